@@ -1,0 +1,182 @@
+"""The evaluate stage: what TFMA is asked to measure, and the gate over what it measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import path_utils
+
+from components.evaluate import logic
+from components.names import PREDICTIONS, SERVING_DEFAULT, SPAN
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+VERDICT_FILE = "verdict.json"
+_SMOKE_EXAMPLES = 64
+
+
+def eval_config(label: str, metrics: Iterable[str], slices: Sequence[Sequence[str]], baseline: bool) -> Any:
+    """The stock Evaluator's configuration: both models, overall, by span, and by configured slice.
+
+    It holds no thresholds: TFMA's say neither how a past span fared nor which number decided, so
+    the gate judges the metrics that TFMA computed.
+
+    Args:
+        label: the label's feature.
+        metrics: names of `components.evaluate.logic.METRICS`.
+        slices: combinations of columns; every combination of their values is a slice.
+        baseline: whether there is a champion to compare with.
+    """
+    import tensorflow_model_analysis as tfma
+
+    def model(name: str, is_baseline: bool) -> Any:
+        return tfma.ModelSpec(
+            name=name,
+            model_type=tfma.TF_GENERIC,
+            signature_name=SERVING_DEFAULT,
+            label_key=label,
+            prediction_key=PREDICTIONS,
+            is_baseline=is_baseline,
+        )
+
+    wanted = {logic.EXAMPLE_COUNT: "ExampleCount", logic.MEAN_LABEL: "MeanLabel"}
+    wanted |= {name: logic.METRICS[name].tfma_class for name in metrics}
+    config = [
+        tfma.MetricConfig(class_name=class_name, config=json.dumps({"name": name}))
+        for name, class_name in wanted.items()
+    ]
+    return tfma.EvalConfig(
+        model_specs=[model(CANDIDATE, False)] + ([model(CHAMPION, True)] if baseline else []),
+        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[SPAN])]
+        + [tfma.SlicingSpec(feature_keys=list(columns)) for columns in slices],
+        metrics_specs=[tfma.MetricsSpec(metrics=config)],
+    )
+
+
+def read_metrics(uri: str, model: str | None) -> dict[str, dict[str, float]]:
+    """Slice -> metric -> value, of one model of a ModelEvaluation artifact; None: of its only one.
+
+    Where all labels are the same, what ranks examples is left out: TFMA gives 0 for its AUC.
+    """
+    import tensorflow_model_analysis as tfma
+
+    result = tfma.load_eval_result(uri, model_name=model)
+    metrics: dict[str, dict[str, float]] = {}
+    for key, outputs in result.slicing_metrics:
+        name = ",".join(f"{column}={_text(value)}" for column, value in key) or logic.OVERALL
+        values = metrics.setdefault(name, {})
+        for subkeys in outputs.values():
+            for by_metric in subkeys.values():
+                values |= {k: float(v["doubleValue"]) for k, v in by_metric.items() if "doubleValue" in v}
+    return {name: logic.only_defined(values) for name, values in metrics.items()}
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+class Executor(base_executor.BaseExecutor):
+    """Reads TFMA's metrics, judges, writes `verdict.json` and the blessing."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        uri = artifact_utils.get_single_uri(input_dict["evaluation"])
+        settings = json.loads(exec_properties["gates"])
+        # TFMA forgets the name of a model that it evaluates alone.
+        candidate = read_metrics(uri, CANDIDATE if settings["baseline"] else None)
+        champion = read_metrics(uri, CHAMPION) if settings["baseline"] else None
+        verdict = logic.judge(
+            candidate,
+            champion,
+            settings["metrics"],
+            settings["new_spans"],
+            settings["past_spans"],
+            settings["min_examples"],
+        )
+        broken = self._smoke_test(input_dict)
+        if broken:
+            verdict = replace(verdict, blessed=False, reasons=[*broken, *verdict.reasons])
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        blessing.set_int_custom_property("blessed", int(verdict.blessed))
+        os.makedirs(blessing.uri, exist_ok=True)
+        with open(os.path.join(blessing.uri, VERDICT_FILE), "w") as file:
+            json.dump(verdict.to_json() | {"candidate": candidate, "champion": champion}, file, indent=1)
+        # What TFX's own components look for.
+        open(os.path.join(blessing.uri, "BLESSED" if verdict.blessed else "NOT_BLESSED"), "w").close()
+
+    def _smoke_test(self, input_dict: dict[str, list[types.Artifact]]) -> list[str]:
+        from components.evaluate import smoke
+
+        saved_model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
+        held_out = artifact_utils.get_split_uri(input_dict["examples"], "eval")
+        return smoke.problems(saved_model, smoke.read_some(held_out, _SMOKE_EXAMPLES))
+
+
+class GateSpec(ComponentSpec):
+    PARAMETERS = {"gates": ExecutionParameter(type=str)}
+    INPUTS = {
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS = {"blessing": ChannelParameter(type=standard_artifacts.ModelBlessing)}
+
+
+class Gate(base_component.BaseComponent):
+    """TFMA's metrics of candidate and champion -> blessed or not, and the numbers that decided.
+
+    The stock Evaluator's thresholds can't look at the worst of the past spans, leave out slices
+    that are too small to judge, or say which values they compared; and without a threshold it
+    blesses nothing and refuses nothing (tfx#5148). This gate fails closed.
+
+    Args:
+        evaluation: the stock Evaluator's output.
+        model: the candidate; it must answer through both of its signatures, too.
+        examples: the new spans, whose held-out examples it is asked.
+        gates: metric -> limits, as `components.evaluate.logic.judge` takes them.
+        new_spans, past_spans: what was just learned, and what had been learned before.
+        min_examples: slices with fewer held-out examples are not judged.
+        baseline: whether the evaluation holds a champion's metrics.
+    """
+
+    SPEC_CLASS = GateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        evaluation: types.BaseChannel,
+        model: types.BaseChannel,
+        examples: types.BaseChannel,
+        gates: dict[str, dict[str, float | None]],
+        new_spans: Sequence[int],
+        past_spans: Sequence[int],
+        min_examples: int,
+        baseline: bool,
+    ) -> None:
+        settings = {
+            "metrics": gates,
+            "new_spans": list(new_spans),
+            "past_spans": list(past_spans),
+            "min_examples": min_examples,
+            "baseline": baseline,
+        }
+        super().__init__(
+            GateSpec(
+                evaluation=evaluation,
+                model=model,
+                examples=examples,
+                gates=json.dumps(settings, sort_keys=True),
+                blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+            )
+        )

@@ -1,0 +1,159 @@
+"""The last stages: the version enters the registry, and a blessed one becomes the champion."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import path_utils
+
+from components.artifacts import Decision, RegisteredVersion
+from components.promote import logic
+from components.promote.registry import ARTIFACTS, Registry, Version
+
+RECORD_FILE = "record.json"
+
+
+class RegisterExecutor(base_executor.BaseExecutor):
+    """Gathers the record of the run and adds the version to the registry, once."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        uris = {name: artifact_utils.get_single_uri(artifacts) for name, artifacts in input_dict.items()}
+        settings = json.loads(exec_properties["settings"])
+        decision = _read(uris["decision"], "decision.json")
+        verdict = _read(uris["blessing"], "verdict.json")
+        output = artifact_utils.get_single_instance(output_dict["version"])
+        version = Version(
+            number=0,
+            key=uris["model"],
+            spans=tuple(settings["spans"]),
+            watermark=max(settings["spans"]),
+            parent=settings["parent"],
+            blessed=verdict["blessed"],
+            uris={**uris, "record": output.uri},
+            record=logic.summarize(decision, verdict, settings["spans"]),
+            created=0.0,
+        )
+        os.makedirs(output.uri, exist_ok=True)
+        with open(os.path.join(output.uri, RECORD_FILE), "w") as file:
+            json.dump({"decision": decision, "verdict": verdict, "uris": uris}, file, indent=1)
+        registry = Registry(exec_properties["uri"], exec_properties["name"], exec_properties["artifacts"] or None)
+        output.version = registry.register(
+            version,
+            path_utils.serving_model_path(uris["model"]),
+            logic.chart_metrics(verdict["candidate"]),
+        )
+
+
+def _read(uri: str, name: str) -> Any:
+    with open(os.path.join(uri, name)) as file:
+        return json.load(file)
+
+
+class RegisterSpec(ComponentSpec):
+    PARAMETERS = {
+        "uri": ExecutionParameter(type=str),
+        "name": ExecutionParameter(type=str),
+        "artifacts": ExecutionParameter(type=str),
+        "settings": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "buffer": ChannelParameter(type=standard_artifacts.Examples),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "decision": ChannelParameter(type=Decision),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+    OUTPUTS = {"version": ChannelParameter(type=RegisteredVersion)}
+    assert set(ARTIFACTS) <= set(INPUTS)
+
+
+class Register(base_component.BaseComponent):
+    """Adds the candidate to the model registry, blessed or rejected, with all that it consists of.
+
+    Args:
+        uri: of the registry, as MLflow takes it.
+        name: of the registered model.
+        model_artifacts: where MLflow keeps its copies of models; empty: where its server says.
+        spans: the spans learned.
+        parent: the version that the run started from; None: a cold start.
+        inputs: one channel an artifact of `RegisterSpec.INPUTS`.
+    """
+
+    SPEC_CLASS = RegisterSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(RegisterExecutor)
+
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        model_artifacts: str,
+        spans: Sequence[int],
+        parent: int | None,
+        **inputs: types.BaseChannel,
+    ) -> None:
+        super().__init__(
+            RegisterSpec(
+                uri=uri,
+                name=name,
+                artifacts=model_artifacts,
+                settings=json.dumps({"spans": list(spans), "parent": parent}),
+                version=types.Channel(type=RegisteredVersion),
+                **inputs,
+            )
+        )
+
+
+class PromoteExecutor(base_executor.BaseExecutor):
+    """Moves the alias."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        version = artifact_utils.get_single_instance(input_dict["version"])
+        Registry(exec_properties["uri"], exec_properties["name"]).make_champion(version.version)
+
+
+class PromoteSpec(ComponentSpec):
+    PARAMETERS = {
+        "uri": ExecutionParameter(type=str),
+        "name": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "version": ChannelParameter(type=RegisteredVersion),
+        "pushed": ChannelParameter(type=standard_artifacts.PushedModel),
+    }
+    OUTPUTS: dict[str, Any] = {}
+
+
+class Promote(base_component.BaseComponent):
+    """Makes a version the champion: one alias moves, after its SavedModel is whole in the serving folder.
+
+    Args:
+        version: the registered version.
+        pushed: Push's output.
+        uri, name: of the registry and the registered model.
+    """
+
+    SPEC_CLASS = PromoteSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PromoteExecutor)
+
+    def __init__(self, version: types.BaseChannel, pushed: types.BaseChannel, uri: str, name: str) -> None:
+        super().__init__(PromoteSpec(version=version, pushed=pushed, uri=uri, name=name))

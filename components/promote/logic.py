@@ -1,0 +1,67 @@
+"""What the registry keeps of a run: all of it in a file, and a summary of fixed size in the tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MOST_DRIFT = 20  # features in a summary
+
+
+def summarize(decision: Mapping[str, Any], verdict: Mapping[str, Any], spans: Sequence[int]) -> dict[str, Any]:
+    """A record's summary: its size does not grow with the number of past spans or slices.
+
+    Args:
+        decision: `decision.json` of the decide stage.
+        verdict: `verdict.json` of the gate.
+        spans: the new ones.
+
+    Returns:
+        `reasons`, `rows`, `drift` (the most drifted features), `gate` (its reasons, and how many
+        checks passed, failed, or were not judged), `metrics` (candidate's and champion's, overall
+        and on each new span), `worst_past` (the past span that fell most, by metric).
+    """
+    checks = verdict["checks"]
+    outcomes = [check["outcome"] for check in checks]
+    slices = ["overall", *(f"span={span}" for span in spans)]
+
+    def of(model: str) -> dict[str, Any]:
+        return {name: verdict[model][name] for name in slices if name in (verdict[model] or {})}
+
+    return {
+        "reasons": decision["reasons"],
+        "rows": decision["rows"],
+        "drift": decision["drift"][:_MOST_DRIFT],
+        "gate": {
+            "reasons": verdict["reasons"][:_MOST_DRIFT],
+            **{name: outcomes.count(name) for name in ("passed", "failed", "not judged")},
+        },
+        "metrics": {"candidate": of("candidate"), "champion": of("champion")},
+        "worst_past": worst_past(checks),
+    }
+
+
+def worst_past(checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Metric -> the check of the past span whose value fell most, of those that were judged."""
+    worst: dict[str, Any] = {}
+    for check in checks:
+        if check["gate"] != "max_past_drop" or check["outcome"] == "not judged":
+            continue
+        if check["candidate"] is None or check["champion"] is None:
+            continue
+        # A loss falls by growing: the limit's side is the same for both, so compare the loss made.
+        sign = -1.0 if check["metric"].endswith("loss") else 1.0
+        fall = sign * (check["champion"] - check["candidate"])
+        if check["metric"] not in worst or fall > worst[check["metric"]]["fall"]:
+            worst[check["metric"]] = {**check, "fall": fall}
+    return worst
+
+
+def chart_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Slice -> metric -> value, flattened to names that MLflow accepts: `auc/span=3` -> `auc/span_3`."""
+    return {
+        f"{metric}/{re.sub(r'[^0-9A-Za-z_. /-]', '_', name)}": value
+        for name, values in metrics.items()
+        for metric, value in values.items()
+    }

@@ -1,0 +1,258 @@
+"""The registry of versions: MLflow model versions, read and written as what they mean here.
+
+MLflow's alias `champion` says which version is served; everything else that a version is stands in
+its tags, written together with it, so a version is either there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from components.errors import RetrainError
+
+CHAMPION = "champion"
+ARTIFACTS = ("model", "transform_graph", "statistics", "buffer")
+"""What the next run reads of a version: its MLMD artifacts, by name."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version: all that a run needs to start from it, and all that a person asks about it.
+
+    Attributes:
+        number: its version in the registry, and in the serving folder.
+        key: what it was made of; the same work again has the same key.
+        spans: the spans that it learned.
+        watermark: the last span that it and its ancestors have learned.
+        parent: the version that it started from; None: a cold start.
+        blessed: whether the gate let it pass.
+        uris: name -> URI of its artifacts, with the names of `ARTIFACTS` and others.
+        record: decision, drift, gate checks and metrics, as the run wrote them.
+        created: seconds since the epoch.
+        promoted: seconds since the epoch of every time that it became the champion.
+        set_aside: why its spans are not to be learned again; empty: they may be.
+    """
+
+    number: int
+    key: str
+    spans: tuple[int, ...]
+    watermark: int
+    parent: int | None
+    blessed: bool
+    uris: Mapping[str, str]
+    record: Mapping[str, Any]
+    created: float
+    promoted: tuple[float, ...] = ()
+    set_aside: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def tags(self) -> dict[str, str]:
+        """The tags that `_from_tags` reads back."""
+        return {
+            "key": self.key,
+            "spans": ",".join(map(str, self.spans)),
+            "watermark": str(self.watermark),
+            "parent": "" if self.parent is None else str(self.parent),
+            "blessed": "true" if self.blessed else "false",
+            "record": json.dumps(self.record),
+            **{f"uri.{name}": uri for name, uri in self.uris.items()},
+        }
+
+
+def _from_tags(number: int, created_ms: int, tags: Mapping[str, str]) -> Version:
+    return Version(
+        number=number,
+        key=tags["key"],
+        spans=tuple(int(span) for span in tags["spans"].split(",")),
+        watermark=int(tags["watermark"]),
+        parent=int(tags["parent"]) if tags["parent"] else None,
+        blessed=tags["blessed"] == "true",
+        uris={name.removeprefix("uri."): uri for name, uri in tags.items() if name.startswith("uri.")},
+        record=json.loads(tags["record"]),
+        created=created_ms / 1000,
+        promoted=tuple(json.loads(tags.get("promoted", "[]"))),
+        set_aside=tags.get("set_aside", ""),
+        seconds=json.loads(tags.get("seconds", "{}")),
+    )
+
+
+def _explained(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Turns MLflow's and the database's exceptions into a message with the registry's address."""
+
+    @functools.wraps(method)
+    def wrapped(self: Registry, *args: Any, **kwargs: Any) -> Result:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return method(self, *args, **kwargs)
+        except MlflowException as error:
+            raise RetrainError(
+                f"registry {self.uri}: {str(error).strip().splitlines()[0]}. Check registry.uri, and that the "
+                "server or the file answers; nothing was changed"
+            ) from error
+
+    return wrapped
+
+
+class Registry:
+    """The versions of one registered model.
+
+    Args:
+        uri: MLflow's: `sqlite:///PATH`, or a server's address.
+        name: the registered model's name.
+        artifacts: where MLflow keeps the models of a new experiment; None: where its server says.
+    """
+
+    def __init__(self, uri: str, name: str, artifacts: str | None = None) -> None:
+        self.uri, self.name, self._artifacts = uri, name, artifacts
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        # A server that is away is reported in seconds, not after MLflow's minutes of retries.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def exists(self) -> bool:
+        """Whether anything was ever written; asking creates nothing."""
+        return not self.uri.startswith("sqlite:///") or os.path.exists(self.uri.removeprefix("sqlite:///"))
+
+    @_explained
+    def versions(self) -> list[Version]:
+        """All versions, oldest first."""
+        if not self.exists():
+            return []
+        found, token = [], None
+        while True:
+            page = self._client.search_model_versions(f"name='{self.name}'", page_token=token)
+            found += [_from_tags(int(v.version), v.creation_timestamp, v.tags) for v in page if "key" in v.tags]
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda version: version.number)
+
+    @_explained
+    def champion(self) -> Version | None:
+        """The version behind the alias `champion`; None before the first."""
+        from mlflow.exceptions import MlflowException
+
+        if not self.exists():
+            return None
+        try:
+            found = self._client.get_model_version_by_alias(self.name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+        return _from_tags(int(found.version), found.creation_timestamp, found.tags)
+
+    def get(self, number: int) -> Version:
+        """One version.
+
+        Raises:
+            RetrainError: there is none of that number; the message names those there are.
+        """
+        versions = {version.number: version for version in self.versions()}
+        if number not in versions:
+            known = ", ".join(map(str, versions)) or "none yet"
+            raise RetrainError(f"version {number} is not in the registry {self.uri} (versions of {self.name}: {known})")
+        return versions[number]
+
+    @_explained
+    def register(self, version: Version, saved_model: str, metrics: Mapping[str, float]) -> int:
+        """Adds a version, once: where its key is known already, that version's number is returned.
+
+        Args:
+            version: what it is; its number is not looked at.
+            saved_model: the folder that MLflow shall keep a copy of.
+            metrics: for MLflow's charts.
+        """
+        known = next((v.number for v in self.versions() if v.key == version.key), None)
+        if known is not None:
+            return known
+        self._create_model()
+        run_id = self._mlflow_run(version, saved_model, metrics)
+        created = self._client.create_model_version(
+            self.name,
+            source=f"runs:/{run_id}/model",
+            run_id=run_id,
+            tags=version.tags(),
+            description=f"spans {', '.join(map(str, version.spans))}"
+            + (f", from version {version.parent}" if version.parent is not None else ", cold start"),
+        )
+        return int(created.version)
+
+    def _create_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _mlflow_run(self, version: Version, saved_model: str, metrics: Mapping[str, float]) -> str:
+        """The id of the MLflow run of a version: a new one, or the one that a killed process began."""
+        from mlflow.entities import Metric, Param
+
+        client = self._client
+        experiment = client.get_experiment_by_name(self.name)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(self.name, artifact_location=self._artifacts)
+        )
+        begun = client.search_runs([experiment_id], f"tags.`retrain.key` = '{version.key}'", max_results=1)
+        run_id = (
+            begun[0].info.run_id
+            if begun
+            else client.create_run(
+                experiment_id,
+                run_name=f"spans {version.spans[0]}-{version.spans[-1]}",
+                tags={"retrain.key": version.key},
+            ).info.run_id
+        )
+        now = int(time.time() * 1000)
+        client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, now, version.watermark) for name, value in metrics.items()],
+            params=[Param("spans", ",".join(map(str, version.spans))), Param("parent", str(version.parent))],
+        )
+        client.log_artifacts(run_id, saved_model, "model")
+        client.set_terminated(run_id)
+        return str(run_id)
+
+    @_explained
+    def make_champion(self, number: int) -> None:
+        """Moves the alias; the last step of a promotion. Moving it to where it is changes nothing."""
+        champion = self.champion()
+        if champion and champion.number == number:
+            return
+        promoted = [*self.get(number).promoted, time.time()]
+        self._client.set_model_version_tag(self.name, str(number), "promoted", json.dumps(promoted))
+        self._client.set_registered_model_alias(self.name, CHAMPION, str(number))
+
+    @_explained
+    def tag(self, number: int, **tags: str) -> None:
+        """Sets tags of one version."""
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self.name, str(number), key, value)
+
+
+def lineage(versions: Iterable[Version], number: int | None) -> list[Version]:
+    """A version and its ancestors, itself first."""
+    by_number = {version.number: version for version in versions}
+    line: list[Version] = []
+    while number is not None and number in by_number:
+        line.append(by_number[number])
+        number = by_number[number].parent
+    return line

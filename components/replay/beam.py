@@ -1,0 +1,127 @@
+"""Bottom-k samples as Beam transforms: only keys are combined; examples move once, to the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.tfxio import tf_example_record
+
+from components.names import EXAMPLE_ID, SPAN
+from components.replay import logic
+from components.replay.logic import Sample
+
+_RAW = "_record"
+Group = int  # a span, or 0 where all spans share one sample
+Rows = tuple[np.ndarray, np.ndarray, pa.Array]  # groups int64 [n], keys uint64 [n], records binary [n]
+
+
+class ReadKeyed(beam.PTransform):
+    """TFRecords of tf.Examples -> `Rows`.
+
+    Args:
+        pattern: the files.
+        seed: of the sample.
+        group_of: spans, int64 of shape [n] -> the group of each.
+    """
+
+    def __init__(self, pattern: str, seed: int, group_of: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__()
+        self._pattern, self._seed, self._group_of = pattern, seed, group_of
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        schema = schema_pb2.Schema()
+        for name in (SPAN, EXAMPLE_ID):
+            schema.feature.add(name=name, type=schema_pb2.INT)
+        source = tf_example_record.TFExampleRecord(
+            self._pattern, schema=schema, raw_record_column_name=_RAW, telemetry_descriptors=["Replay"]
+        )
+        return pipeline | "Read" >> source.BeamSource(batch_size=4096) | "Key" >> beam.Map(self._key)
+
+    def _key(self, batch: pa.RecordBatch) -> Rows:
+        spans, ids, records = (batch.column(name).flatten() for name in (SPAN, EXAMPLE_ID, _RAW))
+        return (
+            self._group_of(spans.to_numpy()),
+            logic.sample_keys(ids.to_numpy(), self._seed),
+            records,
+        )
+
+
+class SampleBottomK(beam.PTransform):
+    """Keeps the examples with the k smallest keys of each group.
+
+    Takes a pair of PCollections of `Rows`: what the last sample kept, and what is new. Gives the
+    serialized examples kept, and one (group, Sample) for every group.
+
+    Args:
+        capacity: k.
+        before: group -> the sample so far.
+    """
+
+    def __init__(self, capacity: int, before: Mapping[Group, Sample]) -> None:
+        super().__init__()
+        self._capacity, self._before = capacity, dict(before)
+
+    def expand(self, rows: tuple[beam.PCollection, beam.PCollection]) -> tuple[beam.PCollection, beam.PCollection]:
+        kept, new = rows
+        keys = (
+            kept | "KeptKeys" >> beam.FlatMap(self._keys, 0),
+            new | "NewKeys" >> beam.FlatMap(self._keys, 1),
+        )
+        samples = (
+            keys
+            | "AllKeys" >> beam.Flatten()
+            | "SmallestKeys" >> beam.CombinePerKey(SmallestKeys(self._capacity + 1))
+            | "Samples" >> beam.Map(self._sample)
+        )
+        examples = (
+            rows
+            | "AllRows" >> beam.Flatten()
+            | "KeepBelow" >> beam.FlatMap(keep_below, samples=beam.pvalue.AsDict(samples))
+        )
+        return examples, samples
+
+    def _keys(self, rows: Rows, is_new: int) -> Iterable[tuple[Group, tuple[int, np.ndarray]]]:
+        groups, keys, _ = rows
+        for group in np.unique(groups).tolist():
+            mine = keys[groups == group]
+            threshold = self._before.get(group, Sample()).threshold
+            below = mine[logic.below(mine, threshold)]
+            yield group, (is_new * len(mine), logic.smallest(below, self._capacity + 1))
+
+    def _sample(self, item: tuple[Group, tuple[int, np.ndarray]]) -> tuple[Group, Sample]:
+        group, (count, keys) = item
+        return group, self._before.get(group, Sample()).add(keys, count, self._capacity)
+
+
+class SmallestKeys(beam.CombineFn):
+    """(count, keys) pairs -> the sum of the counts, and the smallest of all the keys."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def create_accumulator(self) -> tuple[int, np.ndarray]:
+        return 0, np.empty(0, np.uint64)
+
+    def add_input(self, accumulator: tuple[int, np.ndarray], item: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
+        return self.merge_accumulators([accumulator, item])
+
+    def merge_accumulators(self, accumulators: Iterable[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
+        counts, keys = zip(*accumulators, strict=True)
+        return sum(counts), logic.smallest(np.concatenate(keys), self._limit)
+
+    def extract_output(self, accumulator: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
+        return accumulator
+
+
+def keep_below(rows: Rows, samples: Mapping[Group, Sample]) -> Iterable[bytes]:
+    """The records of `rows` whose key is below their group's threshold."""
+    groups, keys, records = rows
+    keep = np.zeros(len(keys), bool)
+    for group in np.unique(groups).tolist():
+        mine = groups == group
+        keep[mine] = logic.below(keys[mine], samples[group].threshold)
+    return records.filter(pa.array(keep)).to_pylist()

@@ -1,0 +1,148 @@
+"""The replay stage: what a version remembers of all the data that it and its ancestors learned."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.errors import RetrainError
+from components.replay.beam import ReadKeyed, SampleBottomK
+from components.replay.logic import Sample
+
+SAMPLE_FILE = "sample.json"
+SPLITS = ("train", "eval")
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Merges the champion's buffer with the new examples, in one Beam job."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        buffer = artifact_utils.get_single_instance(output_dict["buffer"])
+        base = input_dict.get("base_buffer") or []
+        meta = read_meta(base[0].uri) if base else {"seed": exec_properties["seed"]}
+        # The keys of what is in the buffer already were made with its own seed.
+        seed = meta["seed"]
+        capacity = {"train": exec_properties["capacity"], "eval": exec_properties["holdout_per_span"]}
+        buffer.split_names = artifact_utils.encode_split_names(list(SPLITS))
+
+        with self._make_beam_pipeline() as pipeline:
+            for split in SPLITS:
+                one_group = np.zeros_like if split == "train" else np.array
+                before = {int(group): Sample(**sample) for group, sample in meta.get(split, {}).items()}
+                uri = artifact_utils.get_split_uri([buffer], split)
+                new = pipeline | f"New[{split}]" >> ReadKeyed(_files(examples, split), seed, one_group)
+                kept = (
+                    pipeline | f"Kept[{split}]" >> ReadKeyed(_files(base[0], split), seed, one_group)
+                    if base
+                    else pipeline | f"NothingKept[{split}]" >> beam.Create([])
+                )
+                records, samples = (kept, new) | f"Sample[{split}]" >> SampleBottomK(capacity[split], before)
+                records | f"Write[{split}]" >> beam.io.WriteToTFRecord(
+                    os.path.join(uri, "data_tfrecord"), file_name_suffix=".gz"
+                )
+                (
+                    samples
+                    | f"Gather[{split}]" >> beam.combiners.ToDict()
+                    | f"Describe[{split}]" >> beam.Map(_write_samples, os.path.join(uri, f".{SAMPLE_FILE}"), before)
+                )
+        meta = {"seed": seed}
+        for split in SPLITS:
+            part = os.path.join(artifact_utils.get_split_uri([buffer], split), f".{SAMPLE_FILE}")
+            with open(part) as file:
+                meta[split] = json.load(file)
+            os.remove(part)
+        with open(os.path.join(buffer.uri, SAMPLE_FILE), "w") as file:
+            json.dump(meta, file)
+
+
+def _files(examples: types.Artifact, split: str) -> str:
+    return os.path.join(artifact_utils.get_split_uri([examples], split), "data_tfrecord-*")
+
+
+def _write_samples(samples: dict[int, Sample], path: str, before: dict[int, Sample]) -> None:
+    with open(path, "w") as file:
+        json.dump({group: asdict(sample) for group, sample in sorted((before | samples).items())}, file)
+
+
+def read_meta(uri: str) -> dict[str, Any]:
+    """What a buffer knows of its samples: `seed`, and for each split group -> seen and threshold.
+
+    Raises:
+        RetrainError: the folder holds no replay buffer.
+    """
+    try:
+        with open(os.path.join(uri, SAMPLE_FILE)) as file:
+            meta: dict[str, Any] = json.load(file)
+            return meta
+    except FileNotFoundError:
+        raise RetrainError(
+            f"replay: the champion's buffer {uri} is not there (no {SAMPLE_FILE}). Restore the folder, or "
+            "promote a version whose artifacts are whole (`retrain history`)"
+        ) from None
+
+
+class ReplaySpec(ComponentSpec):
+    PARAMETERS = {
+        "capacity": ExecutionParameter(type=int),
+        "holdout_per_span": ExecutionParameter(type=int),
+        "seed": ExecutionParameter(type=int),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "base_buffer": ChannelParameter(type=standard_artifacts.Examples, optional=True),
+    }
+    OUTPUTS = {"buffer": ChannelParameter(type=standard_artifacts.Examples)}
+
+
+class Replay(base_beam_component.BaseBeamComponent):
+    """The champion's buffer and the new examples -> this version's buffer.
+
+    The buffer is an Examples artifact in raw feature space, so it survives a change of the
+    transform graph. Its `train` split is a uniform sample of every training example of every span
+    learned, bounded by `capacity`; its `eval` split holds out up to `holdout_per_span` examples of
+    every span. No stock component does this: TFX's rolling windows forget what leaves the window.
+
+    Args:
+        examples: the new spans.
+        capacity: the most training examples to keep, at least 1.
+        holdout_per_span: the most held-out examples to keep of one span, at least 1.
+        seed: of the sample; a buffer keeps the seed that it began with.
+        base_buffer: the champion's buffer; none at a cold start.
+    """
+
+    SPEC_CLASS = ReplaySpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        capacity: int,
+        holdout_per_span: int,
+        seed: int,
+        base_buffer: types.BaseChannel | None = None,
+    ) -> None:
+        super().__init__(
+            ReplaySpec(
+                examples=examples,
+                capacity=capacity,
+                holdout_per_span=holdout_per_span,
+                seed=seed,
+                base_buffer=base_buffer,
+                buffer=types.Channel(type=standard_artifacts.Examples),
+            )
+        )

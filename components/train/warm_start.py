@@ -1,0 +1,214 @@
+"""Starting from the champion: its weights, optimizer slots and step, row by row where terms moved.
+
+A vocabulary is refitted from run to run, so row 7 of an embedding may belong to another term than
+it did. Every row of a new table therefore names the old row it starts from:
+
+- a term the champion knew starts from that term's row, wherever it stood;
+- a term new to it starts from the out-of-vocabulary row that the champion served it from;
+- an out-of-vocabulary bucket starts from the champion's bucket.
+
+So before its first step the new model answers as the champion does, as far as the two transform
+graphs read a value alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.errors import RetrainError
+from components.train.model import deep_table, wide_table
+
+STATE_FILE = "state.json"
+CHECKPOINT = "weights"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What rebuilds the model of a checkpoint, beside its weights.
+
+    Attributes:
+        features: the configured features, as plain data.
+        model: the model's configuration.
+        optimizer: the optimizer's name.
+        vocabularies: categorical feature -> its terms in the order of their rows.
+        step: optimizer steps taken since the cold start.
+    """
+
+    features: list[dict[str, Any]]
+    model: dict[str, Any]
+    optimizer: str
+    vocabularies: dict[str, list[str]]
+    step: int
+
+
+def row_sources(
+    old_terms: Sequence[str],
+    old_buckets: int,
+    new_terms: Sequence[str],
+    new_buckets: int,
+    bucket_of: Callable[[Sequence[str]], np.ndarray],
+) -> np.ndarray:
+    """The old row that every new row starts from.
+
+    Args:
+        old_terms, new_terms: terms in the order of their rows.
+        old_buckets, new_buckets: out-of-vocabulary buckets behind the terms.
+        bucket_of: terms -> the old bucket of each, 0 to old_buckets - 1.
+
+    Returns:
+        int64, shape [len(new_terms) + new_buckets].
+
+    >>> row_sources(["a", "b"], 1, ["b", "c", "a"], 1, lambda terms: np.zeros(len(terms), int))
+    array([1, 2, 0, 2])
+    """
+    old_row = {term: row for row, term in enumerate(old_terms)}
+    unknown = [term for term in new_terms if term not in old_row]
+    bucket = dict(zip(unknown, bucket_of(unknown).tolist(), strict=True)) if unknown else {}
+    rows = [old_row[term] if term in old_row else len(old_terms) + bucket[term] for term in new_terms]
+    rows += [len(old_terms) + i % old_buckets for i in range(new_buckets)]
+    return np.asarray(rows, dtype=np.int64)
+
+
+def hash_bucket(terms: Sequence[str], buckets: int) -> np.ndarray:
+    """The out-of-vocabulary bucket of each term, as TensorFlow Transform's graph assigns it."""
+    encoded = tf.constant([term.encode("utf-8", "surrogateescape") for term in terms], tf.string)
+    return tf.strings.to_hash_bucket_fast(encoded, buckets).numpy()
+
+
+def table_sources(
+    old: TrainingState, new_features: Sequence[Mapping[str, Any]], new_terms: Mapping[str, Sequence[str]]
+) -> dict[str, np.ndarray]:
+    """`row_sources` for every vocabulary-indexed layer, by the layer's name."""
+    old_buckets = {feature["name"]: feature["oov_buckets"] for feature in old.features}
+    sources = {}
+    for feature in new_features:
+        if feature["kind"] != "categorical":
+            continue
+        name, buckets = feature["name"], old_buckets[feature["name"]]
+        rows = row_sources(
+            old.vocabularies[name],
+            buckets,
+            new_terms[name],
+            feature["oov_buckets"],
+            lambda terms, n=buckets: hash_bucket(terms, n),
+        )
+        sources[wide_table(name)] = sources[deep_table(name)] = rows
+    return sources
+
+
+def carry_over(
+    old: keras.Model,
+    old_optimizer: keras.optimizers.Optimizer,
+    new: keras.Model,
+    new_optimizer: keras.optimizers.Optimizer,
+    sources: Mapping[str, np.ndarray],
+) -> None:
+    """Copies every variable of a model and its optimizer into another of the same architecture.
+
+    Args:
+        old, new: models whose variables have the same paths; tables may differ in rows.
+        old_optimizer, new_optimizer: built, of one kind.
+        sources: layer -> the old row of every new row, for each vocabulary-indexed layer.
+
+    Raises:
+        RetrainError: the variables do not pair up, or a shape differs that no vocabulary explains.
+    """
+    tables = {f"{layer}/embeddings": rows for layer, rows in sources.items()}
+    slots = {path.replace("/", "_"): rows for path, rows in tables.items()}
+
+    def rows_of_slot(path: str) -> np.ndarray | None:
+        slot = path.split("/")[-1]
+        return next((rows for name, rows in slots.items() if slot.startswith(f"{name}_")), None)
+
+    _copy(old.variables, new.variables, tables.get)
+    _copy(old_optimizer.variables, new_optimizer.variables, rows_of_slot)
+
+
+def _copy(old: Sequence[Any], new: Sequence[Any], rows_of: Callable[[str], np.ndarray | None]) -> None:
+    if [v.path for v in old] != [v.path for v in new]:
+        raise RetrainError(
+            "warm start: the champion's variables do not pair up with the new model's: "
+            f"{_difference([v.path for v in old], [v.path for v in new])}. {WHAT_TO_DO}"
+        )
+    for source, target in zip(old, new, strict=True):
+        value, rows = np.asarray(source), rows_of(target.path)
+        if rows is not None:
+            value = value[rows]
+        if tuple(value.shape) != tuple(target.shape):
+            raise RetrainError(
+                f"warm start: {target.path} has shape {tuple(value.shape)} in the champion and "
+                f"{tuple(target.shape)} in the new model. {WHAT_TO_DO}"
+            )
+        target.assign(value)
+
+
+WHAT_TO_DO = "Undo the change of the configuration, or start afresh with `warm_start: {enabled: false}`"
+
+
+def check_compatible(old: TrainingState, new: TrainingState) -> None:
+    """Refuses a warm start between models that do not have the same variables.
+
+    Raises:
+        RetrainError: naming the features or the settings that changed.
+    """
+    kinds = [
+        {f["name"]: (f["kind"], f["min"], f["max"]) for f in state.features} for state in (old, new)
+    ]
+    if kinds[0] != kinds[1]:
+        raise RetrainError(
+            f"warm start: the features changed: {_difference(list(kinds[0].items()), list(kinds[1].items()))}. "
+            f"{WHAT_TO_DO}"
+        )
+    changed = [
+        f"{key} was {old.model.get(key)!r}, is {value!r}"
+        for key, value in new.model.items()
+        if key != "dropout" and old.model.get(key) != value
+    ]
+    if old.optimizer != new.optimizer:
+        changed.append(f"optimizer was {old.optimizer!r}, is {new.optimizer!r}")
+    if changed:
+        raise RetrainError(f"warm start: the model changed: {'; '.join(changed)}. {WHAT_TO_DO}")
+
+
+def _difference(old: list[Any], new: list[Any]) -> str:
+    gone, come = [x for x in old if x not in new], [x for x in new if x not in old]
+    return f"only in the champion: {gone or 'nothing'}; only in the new one: {come or 'nothing'}"
+
+
+def save(
+    folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, state: TrainingState
+) -> None:
+    """Writes the checkpoint that the next version starts from: weights, slots, step and `state`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tf.train.Checkpoint(model=model, optimizer=optimizer).write(str(folder / CHECKPOINT))
+    (folder / STATE_FILE).write_text(json.dumps(state.__dict__))
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Reads what `save` wrote beside the weights.
+
+    Raises:
+        RetrainError: there is no checkpoint in the folder.
+    """
+    try:
+        return TrainingState(**json.loads((folder / STATE_FILE).read_text()))
+    except FileNotFoundError:
+        raise RetrainError(
+            f"warm start: the champion has no checkpoint in {folder}. Serve a version that has one "
+            "(`retrain history`), or start afresh with `warm_start: {enabled: false}`"
+        ) from None
+
+
+def restore(folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Reads weights, BatchNorm statistics, slots and step, and asserts that every one was used."""
+    status = tf.train.Checkpoint(model=model, optimizer=optimizer).read(str(folder / CHECKPOINT))
+    status.assert_consumed()
+    status.assert_existing_objects_matched()

@@ -1,0 +1,105 @@
+"""What there is to learn: the spans on disk, less what is known, in runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import RetrainError
+from components.promote.registry import Version, lineage
+from pipeline.config import Data
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a deployment has not learned yet.
+
+    Attributes:
+        spans: the spans to learn, ascending.
+        set_aside: span -> why it is left out.
+    """
+
+    spans: tuple[int, ...]
+    set_aside: Mapping[int, str]
+
+
+def find_spans(data: Data) -> dict[int, list[Path]]:
+    """Every span on disk with its files, both ascending; a span's folder may be empty.
+
+    Files whose name begins with a dot or an underscore are left alone: they are being written.
+
+    Raises:
+        RetrainError: the folder is missing, or two names stand for one span.
+    """
+    if not data.path.is_dir():
+        raise RetrainError(
+            f"data.path: no folder {data.path}. Put the spans there, as {data.pattern} (`retrain split` makes "
+            "them of a table with a time column)"
+        )
+    before, _, after = data.pattern.partition("{SPAN}")
+    head, tail = before.rsplit("/", 1) if "/" in before else ("", before)
+    name, _, rest = after.partition("/")
+    parent = data.path / head
+    pattern = re.compile(re.escape(tail) + r"(\d+)" + re.escape(name).replace(r"\*", "[^/]*"))
+    found: dict[int, list[Path]] = {}
+    names: dict[int, str] = {}
+    for entry in sorted(parent.iterdir() if parent.is_dir() else ()):
+        match = pattern.fullmatch(entry.name)
+        if not match or entry.name[0] in "._" or entry.is_dir() != bool(rest):
+            continue
+        span = int(match[1])
+        if rest and span in names:
+            raise RetrainError(f"span {span} is there twice: {names[span]} and {entry.name} in {parent}; remove one")
+        names[span] = entry.name
+        files = sorted(entry.glob(rest)) if rest else [entry]
+        found.setdefault(span, []).extend(f for f in files if f.is_file() and f.name[0] not in "._")
+    return dict(sorted(found.items()))
+
+
+def pending(
+    spans: Iterable[int], champion: Version | None, versions: Sequence[Version], retry: bool, until: int | None
+) -> Pending:
+    """The spans after the champion's watermark, without those that were set aside.
+
+    A span is set aside when a version that learned it was rejected by the gate or rolled back, and
+    that version is not an ancestor of the champion: learning it again with the same data would end
+    in the same place, and bring back what was rolled back.
+
+    Args:
+        spans: what is on disk.
+        champion: the served version.
+        versions: all versions.
+        retry: learn what was set aside, too.
+        until: the last span to learn.
+    """
+    watermark = champion.watermark if champion else -1
+    served = {version.number for version in lineage(versions, champion.number if champion else None)}
+    reasons: dict[int, str] = {}
+    for version in versions:
+        if version.number in served:
+            continue
+        why = version.set_aside or ("" if version.blessed else f"version {version.number} was rejected by the gate")
+        if why:
+            reasons |= dict.fromkeys(version.spans, why)
+    after = [span for span in sorted(spans) if span > watermark and (until is None or span <= until)]
+    left_out = {} if retry else {span: reasons[span] for span in after if span in reasons}
+    return Pending(tuple(span for span in after if span not in left_out), left_out)
+
+
+def next_run(waiting: Sequence[int], skipped: int, together: bool) -> tuple[int, ...]:
+    """The spans of the next run.
+
+    Args:
+        waiting: pending spans, ascending, at least one.
+        skipped: how many of them, from the first, were looked at and gave no reason to train.
+        together: all at once.
+
+    Returns:
+        The skipped spans and one more, so that nothing that was skipped is lost.
+
+    >>> next_run([4, 5, 6], 0, together=False), next_run([4, 5, 6], 1, together=False)
+    ((4,), (4, 5))
+    """
+    return tuple(waiting) if together else tuple(waiting[: skipped + 1])
