@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -31,11 +32,13 @@ class Watch:
         seconds: stage -> how long it took; stages that were skipped or taken from the cache are
             there too, with next to nothing.
         failed: the stage that raised, and what it raised: Beam hands on only a text.
+        run_id: of the run in ML Metadata.
     """
 
     def __init__(self, on_stage: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
         self.failed: tuple[str, BaseException] | None = None
+        self.run_id = ""
         self._on_stage = on_stage
 
     @contextlib.contextmanager
@@ -61,19 +64,13 @@ class _WatchedNode(PipelineNodeAsDoFn):
     watch: Watch
 
     def _run_node(self) -> None:
-        with type(self).watch.stage(self._node_id):
+        watch = type(self).watch
+        watch.run_id = self._pipeline_runtime_spec.pipeline_run_id.field_value.string_value
+        with watch.stage(self._node_id):
             super()._run_node()
-            self._raise_unresolved()
-
-    def _raise_unresolved(self) -> None:
-        """TFX records a node whose inputs can't be resolved as failed, and then goes on as if it were done."""
-        run = self._pipeline_runtime_spec.pipeline_run_id.field_value.string_value
-        with metadata.Metadata(self._mlmd_connection_config) as handle:
-            context = handle.store.get_context_by_type_and_name("pipeline_run", run)
-            executions = handle.store.get_executions_by_context(context.id) if context else []
-        failed = [e for e in executions if e.last_known_state == metadata_store_pb2.Execution.FAILED]
-        if failed:
-            raise RuntimeError(f"the inputs of {self._node_id} could not be resolved")
+            # TFX records a node whose inputs can't be resolved as failed, and then goes on.
+            if Results(self._mlmd_connection_config, watch.run_id).any_failed():
+                raise RuntimeError(f"the inputs of {self._node_id} could not be resolved")
 
 
 class _WatchedRunner(BeamDagRunner):
@@ -119,6 +116,36 @@ class StageFailed(RetrainError):
             f"stage {stage} failed: {type(cause).__name__}: {reason.strip()[:500]}\n"
             f"The log is {log}. Nothing was registered or promoted by this run; the same command tries again"
         )
+
+
+class Results:
+    """What one run left in ML Metadata.
+
+    Args:
+        connection: of ML Metadata.
+        run_id: of the run.
+    """
+
+    def __init__(self, connection: Any, run_id: str) -> None:
+        self._connection, self._run_id = connection, run_id
+
+    def any_failed(self) -> bool:
+        """Whether an execution of the run failed."""
+        with metadata.Metadata(self._connection) as handle:
+            context = handle.store.get_context_by_type_and_name("pipeline_run", self._run_id)
+            executions = handle.store.get_executions_by_context(context.id) if context else []
+        return any(e.last_known_state == metadata_store_pb2.Execution.FAILED for e in executions)
+
+    def artifact(self, type_name: str) -> Any:
+        """The run's artifact of a type, new or from the cache; None where it made none."""
+        with metadata.Metadata(self._connection) as handle:
+            context = handle.store.get_context_by_type_and_name("pipeline_run", self._run_id)
+            found = [a for a in handle.store.get_artifacts_by_context(context.id) if a.type == type_name]
+        return max(found, key=lambda artifact: artifact.id) if found else None
+
+    def read(self, type_name: str, file: str) -> Any:
+        """The content of a JSON file of the run's artifact of a type."""
+        return json.loads((Path(self.artifact(type_name).uri) / file).read_text())
 
 
 @contextlib.contextmanager

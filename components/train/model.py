@@ -50,7 +50,7 @@ def build_model(features: Sequence[Feature], rows: Mapping[str, int], spec: Mapp
             hidden = keras.layers.BatchNormalization(name=f"batch_norm_{i}")(hidden)
         hidden = keras.layers.Activation("relu", name=f"relu_{i}")(hidden)
         if spec["dropout"]:
-            hidden = keras.layers.Dropout(spec["dropout"], name=f"dropout_{i}")(hidden)
+            hidden = keras.layers.Dropout(spec["dropout"], seed=i, name=f"dropout_{i}")(hidden)
     logit = keras.layers.Dense(1, name="deep_logit")(hidden)
     if wide:
         logit = keras.layers.Add(name="logit")([*wide, logit])

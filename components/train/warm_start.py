@@ -14,6 +14,7 @@ graphs read a value alike.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,10 +134,11 @@ def carry_over(
 
 
 def _copy(old: Sequence[Any], new: Sequence[Any], rows_of: Callable[[str], np.ndarray | None]) -> None:
-    if [v.path for v in old] != [v.path for v in new]:
+    paths = [[_SEED_NUMBER.sub("", variable.path) for variable in variables] for variables in (old, new)]
+    if paths[0] != paths[1]:
         raise RetrainError(
             "warm start: the champion's variables do not pair up with the new model's: "
-            f"{_difference([v.path for v in old], [v.path for v in new])}. {WHAT_TO_DO}"
+            f"{_difference(*paths)}. {WHAT_TO_DO}"
         )
     for source, target in zip(old, new, strict=True):
         value, rows = np.asarray(source), rows_of(target.path)
@@ -150,6 +152,8 @@ def _copy(old: Sequence[Any], new: Sequence[Any], rows_of: Callable[[str], np.nd
         target.assign(value)
 
 
+# Keras numbers the seed generators of dropout through the whole process, whatever layer they are in.
+_SEED_NUMBER = re.compile(r"(?<=^seed_generator)_\d+(?=/)")
 WHAT_TO_DO = "Undo the change of the configuration, or start afresh with `warm_start: {enabled: false}`"
 
 

@@ -1,0 +1,358 @@
+"""The command `retrain`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from components.errors import RetrainError
+
+if TYPE_CHECKING:
+    from pipeline.config import Deployment
+    from pipeline.terminal import Terminal
+
+app = typer.Typer(
+    help="Keeps a served TensorFlow model current: learns new data on top of what the served version knows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The deployment's YAML file.")]
+Words = Annotated[list[str] | None, typer.Argument(show_default=False)]
+State = Annotated[Path | None, typer.Option(help="State folder, in place of the YAML's.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the spans, in place of the YAML's.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is a message and exit code 1; a defect of ours is a traceback."""
+    from serving.errors import ServerError
+
+    try:
+        app()
+    except (RetrainError, ServerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _load(config: Path, state: Path | None, data: Path | None) -> Deployment:
+    from pipeline.config import load
+
+    return load(config, state, data)
+
+
+def _find(words: list[str] | None, state: Path | None, data: Path | None) -> tuple[Deployment, int | None]:
+    """`[CONFIG] [VERSION]` in either order. Without CONFIG: $RETRAIN_CONFIG, or the only one in configs/."""
+    numbers = [word for word in words or [] if word.isdigit()]
+    paths = [word for word in words or [] if not word.isdigit()]
+    if len(numbers) > 1 or len(paths) > 1:
+        raise RetrainError(f"got {' '.join(words or [])}; expected at most one CONFIG and one VERSION")
+    if not paths and "RETRAIN_CONFIG" in os.environ:
+        paths = [os.environ["RETRAIN_CONFIG"]]
+    if not paths:
+        paths = sorted(str(path) for path in Path("configs").glob("*.yaml"))
+        if len(paths) != 1:
+            found = f"configs/ holds {', '.join(paths)}" if paths else "there is no configs/*.yaml here"
+            raise RetrainError(f"which deployment? {found}; name its YAML file, or set RETRAIN_CONFIG")
+    return _load(Path(paths[0]), state, data), int(numbers[0]) if numbers else None
+
+
+def _version(number: int | None) -> int:
+    if number is None:
+        raise RetrainError("which version? Name its number; `retrain history` lists them")
+    return number
+
+
+def _terminal(as_json: bool) -> Terminal:
+    from pipeline.terminal import Terminal
+
+    return Terminal(as_json)
+
+
+@app.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="CSV (plain or gzip) or Parquet with a time column.")],
+    time: Annotated[str, typer.Option(help="The time column.")],
+    every: Annotated[str, typer.Option(help="day, week, month, quarter or year.")],
+    out: Annotated[Path, typer.Option(help="Where the spans' folders go.")],
+    origin: Annotated[str | None, typer.Option(help="A day (YYYY-MM-DD) of span 1; by default the file's first.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace span folders that are there already.")] = False,
+    json: Json = False,
+) -> None:
+    """Split a table by time into span folders, OUT/1, OUT/2, ..."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from pipeline.split import split_file
+
+    terminal = _terminal(json)
+    with terminal.progress() as progress:
+        progress.update(f"splitting {file}")
+        result = split_file(file, time, every, out, origin=origin, force=force)
+    table = Table()
+    for column in ("span", "period", "rows", "folder"):
+        table.add_column(column)
+    for part in result.parts:
+        if json:
+            terminal.show({**asdict(part), "path": str(part.path)}, "")
+        table.add_row(str(part.span), part.label, str(part.rows), str(part.path))
+    if not json:
+        terminal.show(None, table)
+    if result.unreadable:
+        terminal.note(f"{result.unreadable} rows have no readable time; they are in {out / 'unreadable.csv'}")
+
+
+def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterator[Any]:
+    """Runs what is pending, with progress on the terminal and everything else in the log."""
+    from pipeline.learn import Learner, new_log
+    from pipeline.lock import locked
+
+    log = new_log(deployment.state, "check" if options.get("check") else "run")
+    learner = Learner(deployment, log=log, **options)
+    waiting = learner.waiting()
+    for span, why in learner.left_out.items():
+        terminal.note(f"span {span} is set aside: {why} (--retry learns it again)")
+    if not waiting:
+        return
+    with locked(deployment.state), terminal.captured(log), terminal.progress() as progress:
+        learner.on_stage = progress.update
+        yield from learner.outcomes()
+
+
+@app.command()
+def run(
+    config: Config,
+    until: Annotated[int | None, typer.Option(help="The last span to learn.")] = None,
+    together: Annotated[bool, typer.Option("--together", help="Learn all pending spans in one run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train even where no trigger asks for it.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Learn spans that were set aside, too.")] = False,
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Learn what is new since the served version."""
+    from pipeline.champion import open_registry, sync_serving
+    from pipeline.views import outcomes_table
+
+    deployment, terminal = _load(config, state, data), _terminal(json)
+    outcomes = []
+    for outcome in _learn(deployment, terminal, until=until, together=together, forced=force, retry=retry):
+        outcomes.append(outcome)
+        if json:
+            terminal.show(outcome.to_json(), "")
+        else:
+            terminal.note(_line(outcome))
+        if outcome.action == "refuse":
+            raise RetrainError(_refusal(outcome, deployment))
+    if not outcomes:
+        # A run that was killed after it had moved the alias may have left this to do.
+        champion = open_registry(deployment).champion()
+        sync_serving(deployment, champion)
+        served = f"version {champion.number} is served" if champion else "no version is served"
+        terminal.note(f"nothing new to learn; {served}")
+    elif not json:
+        terminal.show(None, outcomes_table(outcomes))
+
+
+def _line(outcome: Any) -> str:
+    from pipeline.views import spans_text
+
+    took = f"{sum(outcome.seconds.values()):.0f} s"
+    what = f"span {spans_text(outcome.spans)}: {outcome.action}"
+    if outcome.version is None:
+        return f"{what} ({took}): {'; '.join(outcome.decision['reasons'])}"
+    return f"{what} ({took}): version {outcome.version} {'is served' if outcome.blessed else 'was rejected'}"
+
+
+def _refusal(outcome: Any, deployment: Deployment) -> str:
+    from pipeline.views import spans_text
+
+    reasons = "\n".join(f"  {reason}" for reason in outcome.decision["reasons"])
+    return (
+        f"span {spans_text(outcome.spans)} was refused; the schema does not allow what it holds:\n{reasons}\n"
+        f"Mend the data, or the schema {deployment.schema_path} if this is how the data is now. "
+        f"Nothing was learned from it, and what is served stays. Log: {outcome.log}"
+    )
+
+
+@app.command()
+def check(config: Config, until: Annotated[int | None, typer.Option(help="The last span to look at.")] = None,
+          state: State = None, data: Data = None, json: Json = False) -> None:
+    """Look at all pending data - validation, drift, the decision with its reasons - and train nothing."""
+    from pipeline.views import decision_view
+
+    deployment, terminal = _load(config, state, data), _terminal(json)
+    found = False
+    for outcome in _learn(deployment, terminal, check=True, together=True, until=until):
+        found = True
+        terminal.show(outcome.to_json(), decision_view(outcome))
+        if outcome.action == "refuse":
+            raise RetrainError(_refusal(outcome, deployment))
+    if not found:
+        terminal.note("nothing new to look at")
+
+
+@app.command()
+def status(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
+    """What is served, and what is waiting. [CONFIG]"""
+    from pipeline import views
+
+    deployment, _ = _find(words, state, data)
+    _terminal(json).show(*views.status(deployment))
+
+
+@app.command()
+def history(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
+    """Every version: what it learned, from which parent, how it did, what became of it. [CONFIG]"""
+    from pipeline import views
+
+    deployment, _ = _find(words, state, data)
+    versions, table = views.history(deployment)
+    terminal = _terminal(json)
+    if not json:
+        terminal.show(None, table)
+    for version in versions if json else []:
+        terminal.show(version, "")
+
+
+@app.command()
+def show(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
+    """Everything about one version. [CONFIG] VERSION"""
+    from pipeline import views
+
+    deployment, number = _find(words, state, data)
+    _terminal(json).show(*views.show(deployment, _version(number)))
+
+
+@app.command()
+def promote(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
+    """Serve a version, whatever the gate said of it. [CONFIG] VERSION"""
+    from pipeline import champion
+    from pipeline.lock import locked
+
+    deployment, number = _find(words, state, data)
+    with locked(deployment.state):
+        version = champion.promote(deployment, _version(number))
+    done = f"version {version.number} is served; the next run starts from it, after span {version.watermark}"
+    _terminal(json).show({"served": version.number, "watermark": version.watermark}, done)
+
+
+@app.command()
+def rollback(
+    words: Words = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with the version that is left.")] = "",
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Go back to the parent of what is served, or to VERSION. [CONFIG] [VERSION]"""
+    from pipeline import champion
+    from pipeline.lock import locked
+
+    if not reason.strip():
+        raise RetrainError("rollback: say why, with --reason TEXT; it is kept in the history")
+    deployment, number = _find(words, state, data)
+    with locked(deployment.state):
+        left, served = champion.rollback(deployment, number, reason)
+    done = (
+        f"version {served.number} is served in place of {left.number}; the next run starts from it. What only "
+        f"version {left.number} had learned is set aside (`retrain run --retry` learns it again)"
+    )
+    _terminal(json).show({"served": served.number, "left": left.number, "reason": reason}, done)
+
+
+@contextlib.contextmanager
+def _server(deployment: Deployment, rest_port: int, grpc_port: int, on_event: Any) -> Iterator[Any]:
+    from pipeline.champion import open_registry, sync_serving
+
+    sync_serving(deployment, open_registry(deployment).champion())
+    from serving.server import ModelServer
+
+    with ModelServer(
+        deployment.model_config_file, deployment.serving.host, grpc_port, rest_port, on_event=on_event
+    ) as server:
+        yield server
+
+
+@app.command()
+def serve(config: Config, state: State = None, json: Json = False) -> None:
+    """Serve the champion with the embedded server, and follow it when it changes."""
+    import signal
+
+    from pipeline.learn import new_log
+
+    deployment, terminal = _load(config, state, None), _terminal(json)
+    serving = deployment.serving
+
+    def tell(event: str) -> None:
+        terminal.show({"event": event}, event)
+
+    with terminal.captured(new_log(deployment.state, "serve")):
+        with _server(deployment, serving.rest_port, serving.grpc_port, tell) as server:
+            signal.signal(signal.SIGTERM, lambda *_: server.stop())
+            rest, grpc = f"http://{serving.host}:{server.rest_port}", f"{serving.host}:{server.grpc_port}"
+            terminal.show(
+                {"rest": rest, "grpc": grpc, "model": deployment.name},
+                f"REST {rest}/v1/models/{deployment.name}   gRPC {grpc}   (Ctrl-C ends it)",
+            )
+            with contextlib.suppress(KeyboardInterrupt):
+                server.wait()
+
+
+@app.command()
+def predict(
+    config: Config,
+    file: Annotated[Path, typer.Argument(help="CSV with the columns that the model reads.")],
+    url: Annotated[str | None, typer.Option(help="A running server; by default the configured one, else one for this command.")] = None,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Predictions of the served version for the rows of a CSV file, asked of a model server."""
+    from pipeline.champion import open_registry
+    from pipeline.learn import new_log
+    from pipeline.predict import Client
+
+    deployment, terminal = _load(config, state, None), _terminal(json)
+    serving = deployment.serving
+    client = Client(url or f"http://{serving.host}:{serving.rest_port}", deployment.name)
+    if url or (serving.rest_port and client.answers()):
+        _predict(client, file, terminal)
+        return
+    if open_registry(deployment).champion() is None:
+        raise RetrainError(f"predict: no version is served yet; `retrain run {config}` makes the first one")
+    with terminal.captured(new_log(deployment.state, "predict")), terminal.progress() as progress:
+        progress.update("starting a server")
+        with _server(deployment, 0, 0, lambda _: None) as server:
+            server.wait_until_available(deployment.name)
+            progress.stop()
+            _predict(Client(f"http://{serving.host}:{server.rest_port}", deployment.name), file, terminal)
+
+
+def _predict(client: Any, file: Path, terminal: Terminal) -> None:
+    from pipeline.predict import predict_file
+
+    version, bad = client.served(), 0
+    if not terminal.as_json:
+        terminal.show(None, "line,prediction")
+    for row in predict_file(client, file):
+        bad += row["error"] is not None
+        text = f"{row['line']},{'' if row['prediction'] is None else row['prediction']}"
+        terminal.show({**row, "version": version}, text)
+        if row["error"]:
+            terminal.note(f"line {row['line']}: {row['error']}")
+    terminal.note(f"predicted by version {version} of {client.url}" + (f"; {bad} rows could not be read" if bad else ""))
+
+
+if __name__ == "__main__":
+    main()
