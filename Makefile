@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+IMAGE ?= retrain
+
+# "stale" unless .venv was made for this folder, its Python still starts, and no other was asked for
+stale := $(shell { grep -qxF "$(CURDIR)" .venv/.ready && .venv/bin/python -c ''; } 2>/dev/null || echo stale)
+ifeq ($(origin PYTHON),command line)
+stale := stale
+endif
+
+.PHONY: help setup demo test lint bench image clean stale
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## make .venv from uv.lock; the other targets do it when it is due
+
+.venv/.ready: pyproject.toml uv.lock deploy/setup.sh $(stale)
+	bash deploy/setup.sh
+
+demo: .venv/.ready ## show the whole loop on real data
+	bash deploy/demo.sh
+
+test: .venv/.ready ## run the tests
+	.venv/bin/pytest
+
+lint: .venv/.ready ## check style, types, layering, shell scripts and Dockerfile
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/shellcheck deploy/*.sh .ci/run
+	.venv/bin/hadolint Dockerfile
+
+bench: .venv/.ready ## measure; the results are bench/*.json
+	.venv/bin/python -m tests.bench
+
+image: ## build the container image with docker or podman (IMAGE=name)
+	@for builder in docker podman; do \
+		if $$builder info >/dev/null 2>&1; then exec $$builder build --tag "$(IMAGE)" .; fi; \
+	done; \
+	echo "make image: 'docker info' and 'podman info' both fail; install podman, or start the Docker engine" >&2; exit 1
+
+clean: ## remove .venv, .tools, caches, bench and the demo's data and state; other deployments stay
+	rm -rf .venv .tools bench data/taxi state/taxi
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	find components pipeline serving tests -name __pycache__ -type d -prune -exec rm -rf {} +
