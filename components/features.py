@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Kind = Literal["numeric", "categorical", "identity"]
 
 
+NUMERIC = "numeric"
+"""Transformed: all numeric features in order, as z-scores, 0 where missing; float32 [batch, features]."""
+NUMERIC_MISSING = "numeric_missing"
+"""Transformed: 1 where a numeric feature was missing; float32 [batch, features]."""
+
+
 @dataclass(frozen=True)
 class Feature:
     """One configured feature.
 
-    A numeric feature gives two float32 inputs of shape [batch]: `NAME` (z-score, 0 where missing)
-    and `NAME_missing` (1 where missing). A categorical feature gives one int64 input of shape
-    [batch]: the index of its term in the vocabulary, or of an out-of-vocabulary bucket behind it.
-    An identity feature gives one int64 input of shape [batch]: the integer itself less `min`, or
-    `max - min + 1` where it is missing or out of range.
+    A numeric feature is a column of `NUMERIC` and of `NUMERIC_MISSING`. A categorical feature is a
+    transformed feature of its own name, int64 of shape [batch]: the index of its term in the
+    vocabulary, or of an out-of-vocabulary bucket behind it. So is an identity feature: the integer
+    itself less `min`, or `max - min + 1` where it is missing or out of range.
 
     Attributes:
         name: the feature's name, unique in a deployment.
@@ -40,11 +45,6 @@ class Feature:
     min: int = 0
     max: int = 0
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of the transformed features that this one gives."""
-        return (self.name, f"{self.name}_missing") if self.kind == "numeric" else (self.name,)
-
     def rows(self, terms: int) -> int:
         """How many rows its tables have, with so many terms in its vocabulary."""
         return self.max - self.min + 2 if self.kind == "identity" else terms + self.oov_buckets
@@ -53,6 +53,12 @@ class Feature:
     def vocabulary(self) -> str:
         """The name of its vocabulary file in the transform graph."""
         return f"{self.name}_vocabulary"
+
+
+def outputs(features: Sequence[Feature]) -> list[str]:
+    """The names of the transformed features that the model takes."""
+    numeric = [NUMERIC, NUMERIC_MISSING] if any(f.kind == "numeric" for f in features) else []
+    return [*numeric, *(f.name for f in features if f.kind != "numeric")]
 
 
 def to_json(features: Iterable[Feature]) -> list[dict[str, Any]]:

@@ -21,7 +21,15 @@ class ServingModel(tf.Module):
         spec = transform.raw_feature_spec()
         self._columns: Mapping[str, Any] = {column: spec[column] for column in sorted(set(columns))}
 
-    def _predict(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        # Traced once; both signatures call it.
+        self._predict = tf.function(
+            self._answer,
+            input_signature=[
+                {name: tf.SparseTensorSpec([None, None], s.dtype) for name, s in self._columns.items()}
+            ],
+        )
+
+    def _answer(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
         inputs = self.transform(dict(raw))
         names = {tensor.name for tensor in self.model.inputs}
         probability = self.model({name: inputs[name] for name in names}, training=False)

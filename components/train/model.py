@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from components.features import Feature
+from components.features import NUMERIC, NUMERIC_MISSING, Feature
 
 
 def build_model(features: Sequence[Feature], rows: Mapping[str, int], spec: Mapping[str, Any]) -> keras.Model:
@@ -23,26 +23,22 @@ def build_model(features: Sequence[Feature], rows: Mapping[str, int], spec: Mapp
         spec: `hidden` (units a layer), `embedding_dim`, `dropout` (0 to 1), `batch_norm`.
 
     Returns:
-        An uncompiled model: a dict of tensors of shape [batch] in, probabilities of shape [batch, 1] out.
+        An uncompiled model: a dict of `components.features.outputs` in, probabilities of shape [batch, 1] out.
     """
     inputs: dict[str, Any] = {}
     wide, deep = [], []
+    numeric = sum(feature.kind == "numeric" for feature in features)
+    for name in (NUMERIC, NUMERIC_MISSING) if numeric else ():
+        inputs[name] = keras.Input((numeric,), dtype="float32", name=name)
+        deep.append(inputs[name])
     for feature in features:
-        if feature.kind != "numeric":
-            index = inputs[feature.name] = keras.Input((), dtype="int64", name=feature.name)
-            size = rows[feature.name]
-            wide.append(
-                keras.layers.Embedding(
-                    size, 1, embeddings_initializer="zeros", name=wide_table(feature.name)
-                )(index)
-            )
-            deep.append(
-                keras.layers.Embedding(size, spec["embedding_dim"], name=deep_table(feature.name))(index)
-            )
-        else:
-            for name in feature.outputs:
-                inputs[name] = keras.Input((), dtype="float32", name=name)
-                deep.append(keras.layers.Reshape((1,), name=f"column_{name}")(inputs[name]))
+        if feature.kind == "numeric":
+            continue
+        index = inputs[feature.name] = keras.Input((), dtype="int64", name=feature.name)
+        size, name = rows[feature.name], feature.name
+        weight = keras.layers.Embedding(size, 1, embeddings_initializer="zeros", name=wide_table(name))
+        wide.append(weight(index))
+        deep.append(keras.layers.Embedding(size, spec["embedding_dim"], name=deep_table(name))(index))
     hidden = keras.layers.Concatenate(name="deep_inputs")(deep) if len(deep) > 1 else deep[0]
     for i, units in enumerate(spec["hidden"]):
         hidden = keras.layers.Dense(units, name=f"dense_{i}")(hidden)

@@ -32,7 +32,7 @@ def run_fn(fn_args: Any) -> None:
         RetrainError: no new examples, a champion whose weights do not fit, or a diverging loss.
     """
     config = fn_args.custom_config
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(config["seed"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
     features = feature_specs.from_json(config["features"])
@@ -63,11 +63,12 @@ def run_fn(fn_args: Any) -> None:
     )
     # XLA would compile for seconds what runs for seconds.
     model.compile(optimizer, loss="binary_crossentropy", jit_compile=False)
+    parse = _parser(transform, features, config["label"])
     model.fit(
-        dataset.batches(
-            new, old, mix, training["shuffle_rows"], config["seed"], _parser(transform, features, config["label"])
-        ),
+        # Repeated, because making an iterator optimizes the transform graph anew.
+        dataset.batches(new, old, mix, training["shuffle_rows"], config["seed"], parse).repeat(),
         epochs=epochs,
+        steps_per_epoch=mix.steps,
         verbose=0,
         callbacks=[
             StopDiverging(training["divergence"]),
@@ -130,7 +131,7 @@ def _parser(transform: tft.TFTransformOutput, features: list[Feature], label: st
     spec = transform.raw_feature_spec()
     columns = {f.column for f in features} | {label}
     spec = {name: spec[name] for name in columns}
-    names = [output for f in features for output in f.outputs]
+    names = feature_specs.outputs(features)
 
     def parse(serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         transformed = layer(tf.io.parse_example(serialized, spec))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from components import features as feature_specs
-from components.features import Feature
+from components.features import NUMERIC, NUMERIC_MISSING, Feature
 
 MISSING = "<missing>"  # the vocabulary's term for a categorical value that is not there
 
@@ -22,52 +23,60 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
             label's column.
 
     Returns:
-        Dense tensors of shape [batch], named as `Feature.outputs` says, and the label as float32.
+        What `components.features` describes, and the label as float32 of shape [batch].
     """
-    outputs: dict[str, Any] = {}
-    for feature in feature_specs.from_json(custom_config["features"]):
-        make = {"numeric": _numeric, "categorical": _categorical, "identity": _identity}[feature.kind]
-        outputs |= make(inputs[feature.column], feature)
+    features = feature_specs.from_json(custom_config["features"])
+    outputs = _numeric([f for f in features if f.kind == "numeric"], inputs)
+    for feature in features:
+        if feature.kind == "categorical":
+            outputs[feature.name] = _categorical(inputs[feature.column], feature)
+        elif feature.kind == "identity":
+            outputs[feature.name] = _identity(inputs[feature.column], feature)
     label = custom_config["label"]
     outputs[label] = _first_value(tf.cast(inputs[label], tf.float32), 0.0)
     return outputs
 
 
-def _numeric(column: tf.SparseTensor, feature: Feature) -> dict[str, tf.Tensor]:
-    values = tf.cast(column, tf.float32)
-    if feature.log:
-        values = tf.SparseTensor(
-            values.indices, tf.math.log1p(tf.maximum(values.values, 0.0)), values.dense_shape
-        )
-    scaled = tft.scale_to_z_score(values)  # over the values that are there; 0 is then their mean
-    missing = _first_value(tf.SparseTensor(values.indices, tf.zeros_like(values.values), values.dense_shape), 1.0)
-    return {feature.name: _first_value(scaled, 0.0), f"{feature.name}_missing": missing}
+def _numeric(features: Sequence[Feature], inputs: dict[str, Any]) -> dict[str, tf.Tensor]:
+    """All numeric columns at once: one analyzer and one graph instead of one a column."""
+    if not features:
+        return {}
+    nan = float("nan")
+    values = tf.stack([_first_value(tf.cast(inputs[f.column], tf.float32), nan) for f in features], axis=1)
+    if any(f.log for f in features):
+        logarithms = tf.math.log1p(tf.maximum(values, 0.0))
+        # maximum(NaN, 0) is NaN, so what is missing stays missing.
+        values = tf.where(tf.constant([[f.log for f in features]]), logarithms, values)
+    missing = tf.math.is_nan(values)
+    # TFT leaves NaN out of mean and variance; 0 is then the mean.
+    scaled = tft.scale_to_z_score(values, elementwise=True)
+    return {
+        NUMERIC: tf.where(missing, tf.zeros_like(scaled), scaled),
+        NUMERIC_MISSING: tf.cast(missing, tf.float32),
+    }
 
 
-def _categorical(column: tf.SparseTensor, feature: Feature) -> dict[str, tf.Tensor]:
+def _categorical(column: tf.SparseTensor, feature: Feature) -> tf.Tensor:
     if column.dtype != tf.string:
         column = tf.SparseTensor(column.indices, tf.strings.as_string(column.values), column.dense_shape)
-    index = tft.compute_and_apply_vocabulary(
+    return tft.compute_and_apply_vocabulary(
         _first_value(column, MISSING),
         top_k=feature.top_k,
-        frequency_threshold=feature.min_count,
+        frequency_threshold=feature.min_count if feature.min_count > 1 else None,
         num_oov_buckets=feature.oov_buckets,
         vocab_filename=feature.vocabulary,
     )
-    return {feature.name: index}
 
 
-def _identity(column: tf.SparseTensor, feature: Feature) -> dict[str, tf.Tensor]:
+def _identity(column: tf.SparseTensor, feature: Feature) -> tf.Tensor:
     value = _first_value(column, tf.constant(feature.min - 1, column.dtype))
     known = (value >= feature.min) & (value <= feature.max)
     other = feature.max - feature.min + 1
-    return {feature.name: tf.where(known, value - feature.min, tf.constant(other, value.dtype))}
+    return tf.where(known, value - feature.min, tf.constant(other, value.dtype))
 
 
 def _first_value(column: tf.SparseTensor, default: Any) -> tf.Tensor:
     """The first value of every row, shape [batch]; `default` where a row has none."""
-    shape = tf.stack([column.dense_shape[0], tf.maximum(column.dense_shape[1], 1)])
-    dense = tf.sparse.to_dense(
-        tf.SparseTensor(column.indices, column.values, shape), default_value=default
-    )
+    shape = tf.maximum(column.dense_shape, [0, 1])
+    dense = tf.sparse.to_dense(tf.SparseTensor(column.indices, column.values, shape), default_value=default)
     return dense[:, 0]
