@@ -83,7 +83,9 @@ def rollback(deployment: Deployment, number: int | None, reason: str) -> tuple[V
             )
         number = champion.parent
     if number == champion.number:
-        raise RetrainError(f"rollback: version {number} is the one that is served; name another (`retrain history`)")
+        raise RetrainError(
+            f"rollback: version {number} is the one that is served; name another (`retrain history`)"
+        )
     target = registry.get(number)
     versions = registry.versions()
     kept = {version.number for version in lineage(versions, number)}
@@ -92,7 +94,9 @@ def rollback(deployment: Deployment, number: int | None, reason: str) -> tuple[V
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime())
     # Before the alias: killed in between, the spans of the champion's own line count as learned.
     for version in left:
-        registry.tag(version.number, set_aside=f"version {version.number} was rolled back on {when}: {reason}")
+        registry.tag(
+            version.number, set_aside=f"version {version.number} was rolled back on {when}: {reason}"
+        )
     registry.make_champion(number)
     sync_serving(deployment, target)
     return champion, target

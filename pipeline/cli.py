@@ -85,7 +85,9 @@ def split(
     time: Annotated[str, typer.Option(help="The time column.")],
     every: Annotated[str, typer.Option(help="day, week, month, quarter or year.")],
     out: Annotated[Path, typer.Option(help="Where the spans' folders go.")],
-    origin: Annotated[str | None, typer.Option(help="A day (YYYY-MM-DD) of span 1; by default the file's first.")] = None,
+    origin: Annotated[
+        str | None, typer.Option(help="A day (YYYY-MM-DD) of span 1; by default the file's first.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace span folders that are there already.")] = False,
     json: Json = False,
 ) -> None:
@@ -187,8 +189,13 @@ def _refusal(outcome: Any, deployment: Deployment) -> str:
 
 
 @app.command()
-def check(config: Config, until: Annotated[int | None, typer.Option(help="The last span to look at.")] = None,
-          state: State = None, data: Data = None, json: Json = False) -> None:
+def check(
+    config: Config,
+    until: Annotated[int | None, typer.Option(help="The last span to look at.")] = None,
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
     """Look at all pending data - validation, drift, the decision with its reasons - and train nothing."""
     from pipeline.views import decision_view
 
@@ -314,7 +321,10 @@ def serve(config: Config, state: State = None, json: Json = False) -> None:
 def predict(
     config: Config,
     file: Annotated[Path, typer.Argument(help="CSV with the columns that the model reads.")],
-    url: Annotated[str | None, typer.Option(help="A running server; by default the configured one, else one for this command.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A running server; by default the configured one, else one for this command."),
+    ] = None,
     state: State = None,
     json: Json = False,
 ) -> None:
@@ -351,7 +361,9 @@ def _predict(client: Any, file: Path, terminal: Terminal) -> None:
         terminal.show({**row, "version": version}, text)
         if row["error"]:
             terminal.note(f"line {row['line']}: {row['error']}")
-    terminal.note(f"predicted by version {version} of {client.url}" + (f"; {bad} rows could not be read" if bad else ""))
+    terminal.note(
+        f"predicted by version {version} of {client.url}" + (f"; {bad} rows could not be read" if bad else "")
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ class Section(BaseModel):
 
 class Data(Section):
     path: FilePath = Field(description="Folder of the spans.")
-    pattern: str = Field("{SPAN}/*", description="Files of one span, below the folder; {SPAN} stands for its number.")
+    pattern: str = Field(
+        "{SPAN}/*", description="Files of one span, below the folder; {SPAN} stands for its number."
+    )
     eval_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="Share of the rows held out from training, chosen by a stable hash of the row."
     )
@@ -49,7 +51,8 @@ class Data(Section):
 class Label(Section):
     name: str = Field(description="Name of the label's feature.")
     expression: str | None = Field(
-        None, description="Computes the label from columns, such as 'a > 0.2 * b'; without it the label is a column."
+        None,
+        description="Computes the label from columns, such as 'a > 0.2 * b'; without it the label is a column.",
     )
 
     @field_validator("expression")
@@ -72,7 +75,9 @@ class NumericFeature(Section):
 
 
 class CategoricalFeature(Section):
-    type: Literal["categorical"] = Field(description="A category: a vocabulary, a weight and an embedding a term.")
+    type: Literal["categorical"] = Field(
+        description="A category: a vocabulary, a weight and an embedding a term."
+    )
     column: str | None = Field(None, description="The raw column; by default the one of the feature's name.")
     top_k: Positive = Field(1000, description="Largest vocabulary, most frequent terms first.")
     min_count: Positive = Field(1, description="Terms seen less often are out of vocabulary.")
@@ -103,7 +108,9 @@ class Preprocessing(Section):
     def specs(self) -> list[Feature]:
         """The features as transform and train take them, in the order of the file."""
         return [
-            Feature(name, feature.column or name, feature.type, **feature.model_dump(exclude={"type", "column"}))
+            Feature(
+                name, feature.column or name, feature.type, **feature.model_dump(exclude={"type", "column"})
+            )
             for name, feature in self.features.items()
         ]
 
@@ -114,14 +121,18 @@ class Model(Section):
         [64, 32], description="Units of each dense layer of the deep part."
     )
     embedding_dim: Positive = Field(8, description="Length of a category's embedding.")
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.3, description="Share of units dropped in training.")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.3, description="Share of units dropped in training."
+    )
     batch_norm: bool = Field(True, description="Batch normalization after each dense layer.")
 
 
 class Training(Section):
     batch_size: Positive = Field(64, description="Examples a step, new and replayed together.")
     epochs: Positive = Field(15, description="Passes over the new examples at a cold start.")
-    learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="Highest learning rate at a cold start.")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(
+        1e-3, description="Highest learning rate at a cold start."
+    )
     warmup: Share = Field(0.05, description="Share of a run's steps over which the learning rate rises.")
     final_learning_rate: Share = Field(
         0.1, description="Learning rate at the end of a run, as a share of the highest; 1 keeps it constant."
@@ -129,7 +140,9 @@ class Training(Section):
     optimizer: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd", "nadam"] = Field(
         "adam", description="Keras optimizer."
     )
-    clipnorm: Annotated[float, Field(gt=0.0)] = Field(1.0, description="Largest norm of a variable's gradient.")
+    clipnorm: Annotated[float, Field(gt=0.0)] = Field(
+        1.0, description="Largest norm of a variable's gradient."
+    )
     shuffle_rows: Positive = Field(100_000, description="Examples that a shuffle holds in memory.")
     divergence: Annotated[float, Field(gt=1.0)] = Field(
         3.0, description="A run fails when an epoch's mean loss exceeds its first loss this many times."
@@ -145,11 +158,16 @@ class WarmStart(Section):
 
 class Replay(Section):
     scheme: Literal["reservoir"] = Field(
-        "reservoir", description="How the buffer samples what was learned: uniformly over all examples so far."
+        "reservoir",
+        description="How the buffer samples what was learned: uniformly over all examples so far.",
     )
     capacity: Positive = Field(20_000, description="Most training examples in the buffer.")
-    ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.5, description="Share of a batch that is replayed.")
-    holdout_per_span: Positive = Field(500, description="Most held-out examples kept of each span, for the gate.")
+    ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.5, description="Share of a batch that is replayed."
+    )
+    holdout_per_span: Positive = Field(
+        500, description="Most held-out examples kept of each span, for the gate."
+    )
     seed: int = Field(0, ge=0, description="Of the sample; a buffer keeps the seed that it began with.")
 
 
@@ -160,7 +178,9 @@ class Drift(Section):
 
 
 class Trigger(Section):
-    on_drift: bool = Field(True, description="Drift of any feature with a comparator in the schema is a reason to train.")
+    on_drift: bool = Field(
+        True, description="Drift of any feature with a comparator in the schema is a reason to train."
+    )
     min_rows: Positive = Field(1, description="So many new training examples are a reason to train.")
 
 
@@ -191,7 +211,9 @@ class Gates(Section):
     @model_validator(mode="after")
     def _a_floor(self) -> Gates:
         if all(gate.min_value is None for gate in self.metrics.values()):
-            raise ValueError("at least one metric needs min_value: a cold start has no champion to compare with")
+            raise ValueError(
+                "at least one metric needs min_value: a cold start has no champion to compare with"
+            )
         return self
 
 
@@ -204,8 +226,12 @@ class Serving(Section):
     host: str = Field("127.0.0.1", description="Address that the embedded server listens on.")
     rest_port: int = Field(8501, ge=0, le=65535, description="Port of the REST protocol; 0 takes a free one.")
     grpc_port: int = Field(8500, ge=0, le=65535, description="Port of the gRPC protocol; 0 takes a free one.")
-    path: FilePath | None = Field(None, description="Serving folder; by default `serving` in the state folder.")
-    keep: Positive = Field(3, description="Versions kept in the serving folder, the newest; the champion always stays.")
+    path: FilePath | None = Field(
+        None, description="Serving folder; by default `serving` in the state folder."
+    )
+    keep: Positive = Field(
+        3, description="Versions kept in the serving folder, the newest; the champion always stays."
+    )
 
 
 class Database(Section):
@@ -222,7 +248,9 @@ class Engine(Section):
         ["--direct_running_mode=in_memory", "--direct_num_workers=1"],
         description="Options of the Beam jobs inside the stages; they choose the runner.",
     )
-    metadata: Database | None = Field(None, description="Server of ML Metadata; by default SQLite in the state folder.")
+    metadata: Database | None = Field(
+        None, description="Server of ML Metadata; by default SQLite in the state folder."
+    )
 
 
 class Deployment(Section):
@@ -231,7 +259,9 @@ class Deployment(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")] = Field(
         description="The deployment's name, also that of the served model."
     )
-    schema_path: FilePath = Field(alias="schema", description="TFDV schema (pbtxt) with the drift comparators in it.")
+    schema_path: FilePath = Field(
+        alias="schema", description="TFDV schema (pbtxt) with the drift comparators in it."
+    )
     state: FilePath = Field(description="Folder that holds everything this deployment makes.")
     data: Data = Field(description="Where the data comes from.")
     label: Label = Field(description="What is predicted: 1 or 0.")
@@ -294,7 +324,9 @@ def load(path: Path, state: Path | None = None, data: Path | None = None) -> Dep
         deployment = Deployment.model_validate(content)
     except ValidationError as error:
         lines = [_explain(problem, content) for problem in error.errors()]
-        raise RetrainError(f"{path} is not a valid deployment:\n" + "\n".join(f"  {line}" for line in lines)) from None
+        raise RetrainError(
+            f"{path} is not a valid deployment:\n" + "\n".join(f"  {line}" for line in lines)
+        ) from None
     folder = path.resolve().parent
     at = {
         "schema_path": _resolve(folder, deployment.schema_path),
@@ -323,7 +355,9 @@ class _UniqueKeys(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -332,7 +366,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
-        raise RetrainError(f"no such file: {path}; name a deployment's YAML file, such as configs/NAME.yaml") from None
+        raise RetrainError(
+            f"no such file: {path}; name a deployment's YAML file, such as configs/NAME.yaml"
+        ) from None
     except IsADirectoryError:
         raise RetrainError(f"{path} is a folder; name a deployment's YAML file in it") from None
     except UnicodeDecodeError as error:

@@ -116,7 +116,9 @@ def look(deployment: Deployment, run: Run, schema: Any, base: Mapping[str, Any])
     the_schema = import_schema.outputs["schema"]
     ingest = Ingest(
         schema=the_schema,
-        spans=json.dumps([{"span": span, "files": [str(f) for f in files]} for span, files in run.spans.items()]),
+        spans=json.dumps(
+            [{"span": span, "files": [str(f) for f in files]} for span, files in run.spans.items()]
+        ),
         label=deployment.label.model_dump_json(),
         eval_share=deployment.data.eval_share,
         max_quarantine_share=deployment.data.max_quarantine_share,
@@ -124,7 +126,9 @@ def look(deployment: Deployment, run: Run, schema: Any, base: Mapping[str, Any])
         quarantine_dir=str(deployment.state / "quarantine"),
     ).with_id("ingest")
     statistics = StatisticsGen(examples=ingest.outputs["examples"], schema=the_schema).with_id("statistics")
-    anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=the_schema).with_id("anomalies")
+    anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=the_schema).with_id(
+        "anomalies"
+    )
     nodes = {"schema": import_schema, "ingest": ingest, "statistics": statistics, "anomalies": anomalies}
     if base and comparators(schema):
         nodes["drift"] = DistributionValidator(
@@ -251,7 +255,9 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
 def promote(deployment: Deployment, nodes: Mapping[str, Any]) -> dict[str, Any]:
     """push - promote: the alias moves last."""
     version = nodes["register"].outputs["version"]
-    push = Push(model=nodes["train"].outputs["model"], version=version, base=str(deployment.base_path)).with_id("push")
+    push = Push(
+        model=nodes["train"].outputs["model"], version=version, base=str(deployment.base_path)
+    ).with_id("push")
     alias = Promote(
         version=version,
         pushed=push.outputs["pushed"],

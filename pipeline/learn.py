@@ -197,7 +197,9 @@ class Learner:
         label = f"span {spans[0]}" if len(spans) == 1 else f"spans {spans[0]}-{spans[-1]}"
         watch = runner.Watch(lambda stage: self.on_stage(f"{label}: {STAGES.get(stage, 'starting')}"))
         connection = runner.metadata_connection(deployment.state, deployment.engine.metadata)
-        pipeline = graph.build(deployment, run, complete, runner.job_args(deployment.engine.beam_args), connection)
+        pipeline = graph.build(
+            deployment, run, complete, runner.job_args(deployment.engine.beam_args), connection
+        )
         runner.execute(pipeline, watch, self.log)
         return self._outcome(run, runner.Results(connection, watch.run_id), watch.seconds)
 

@@ -51,7 +51,9 @@ def find_spans(data: Data) -> dict[int, list[Path]]:
             continue
         span = int(match[1])
         if rest and span in names:
-            raise RetrainError(f"span {span} is there twice: {names[span]} and {entry.name} in {parent}; remove one")
+            raise RetrainError(
+                f"span {span} is there twice: {names[span]} and {entry.name} in {parent}; remove one"
+            )
         names[span] = entry.name
         files = sorted(entry.glob(rest)) if rest else [entry]
         found.setdefault(span, []).extend(f for f in files if f.is_file() and f.name[0] not in "._")
@@ -59,7 +61,11 @@ def find_spans(data: Data) -> dict[int, list[Path]]:
 
 
 def pending(
-    spans: Iterable[int], champion: Version | None, versions: Sequence[Version], retry: bool, until: int | None
+    spans: Iterable[int],
+    champion: Version | None,
+    versions: Sequence[Version],
+    retry: bool,
+    until: int | None,
 ) -> Pending:
     """The spans after the champion's watermark, without those that were set aside.
 
@@ -80,7 +86,9 @@ def pending(
     for version in versions:
         if version.number in served:
             continue
-        why = version.set_aside or ("" if version.blessed else f"version {version.number} was rejected by the gate")
+        why = version.set_aside or (
+            "" if version.blessed else f"version {version.number} was rejected by the gate"
+        )
         if why:
             reasons |= dict.fromkeys(version.spans, why)
     after = [span for span in sorted(spans) if span > watermark and (until is None or span <= until)]

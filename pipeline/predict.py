@@ -44,7 +44,9 @@ class Client:
             reason = error.read().decode("utf-8", "replace")[:500]
             raise RetrainError(f"{self.url}{path}: {error.code}: {reason}") from None
         except (urllib.error.URLError, OSError) as error:
-            raise RetrainError(f"{self.url}{path}: no answer ({error}); is `retrain serve` running?") from None
+            raise RetrainError(
+                f"{self.url}{path}: no answer ({error}); is `retrain serve` running?"
+            ) from None
 
     def answers(self) -> bool:
         """Whether the server is there and serves the model."""
@@ -71,7 +73,9 @@ class Client:
         return predictions
 
 
-def read_instances(path: Path, columns: Mapping[str, type]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+def read_instances(
+    path: Path, columns: Mapping[str, type]
+) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     """The rows of a CSV file as the server takes them.
 
     Yields:
@@ -94,7 +98,11 @@ def read_instances(path: Path, columns: Mapping[str, type]) -> Iterator[tuple[in
             )
         for row in reader:
             try:
-                yield reader.line_num, {name: _value(row[name] or "", name, kind) for name, kind in columns.items()}, ""
+                yield (
+                    reader.line_num,
+                    {name: _value(row[name] or "", name, kind) for name, kind in columns.items()},
+                    "",
+                )
             except ValueError as error:
                 yield reader.line_num, None, str(error)
 
@@ -126,7 +134,9 @@ def predict_file(client: Client, path: Path) -> Iterator[dict[str, Any]]:
     yield from _answered(client, batch)
 
 
-def _answered(client: Client, batch: list[tuple[int, dict[str, Any] | None, str]]) -> Iterator[dict[str, Any]]:
+def _answered(
+    client: Client, batch: list[tuple[int, dict[str, Any] | None, str]]
+) -> Iterator[dict[str, Any]]:
     instances = [instance for _, instance, _ in batch if instance is not None]
     answers = iter(client.predict(instances) if instances else [])
     for line, instance, error in batch:

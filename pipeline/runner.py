@@ -88,7 +88,7 @@ def execute(pipeline: Pipeline, watch: Watch, log: Path) -> None:
 
     Raises:
         RetrainError: what a stage found the user can mend, as the stage said it.
-        StageFailed: anything else, with the stage's name and the log.
+        StageError: anything else, with the stage's name and the log.
     """
     graph = Compiler().compile(pipeline)
     for node in graph.nodes:
@@ -100,14 +100,14 @@ def execute(pipeline: Pipeline, watch: Watch, log: Path) -> None:
             _WatchedRunner().run_with_ir(graph)
     except Exception as error:
         if watch.failed is None:
-            raise StageFailed("the pipeline", error, log) from error
+            raise StageError("the pipeline", error, log) from error
         stage, cause = watch.failed
         if isinstance(cause, RetrainError):
             raise cause from None
-        raise StageFailed(stage, cause, log) from cause
+        raise StageError(stage, cause, log) from cause
 
 
-class StageFailed(RetrainError):
+class StageError(RetrainError):
     """A stage failed for a reason that it has no words for; the log has the traceback."""
 
     def __init__(self, stage: str, cause: BaseException, log: Path) -> None:

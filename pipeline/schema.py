@@ -56,11 +56,17 @@ def check_schema(deployment: Deployment, schema: Any) -> None:
         if not column(key, feature.column):
             continue
         if feature.kind == "numeric" and types[feature.column] not in (schema_pb2.INT, schema_pb2.FLOAT):
-            problems.append(f"{key}: type is numeric, but {feature.column} is text in the schema; use categorical")
+            problems.append(
+                f"{key}: type is numeric, but {feature.column} is text in the schema; use categorical"
+            )
         if feature.kind == "identity" and types[feature.column] != schema_pb2.INT:
-            problems.append(f"{key}: type is identity, but {feature.column} is no INT in the schema; use categorical")
+            problems.append(
+                f"{key}: type is identity, but {feature.column} is no INT in the schema; use categorical"
+            )
         if feature.column == deployment.label.name:
-            problems.append(f"{key}: {feature.column} is the label; a model that sees its label learns nothing")
+            problems.append(
+                f"{key}: {feature.column} is the label; a model that sees its label learns nothing"
+            )
     for i, columns in enumerate(deployment.slices):
         for name in columns:
             column(f"slices.{i}", name)

@@ -79,7 +79,11 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
 def _metric(version: Version) -> tuple[str, str]:
     """The first gated metric of a version on its new spans: champion's -> candidate's; the worst past span."""
     record = version.record
-    names = [name for name in (record["metrics"]["candidate"].get("overall") or {}) if "_" not in name or name in ("pr_auc", "log_loss")]
+    names = [
+        name
+        for name in (record["metrics"]["candidate"].get("overall") or {})
+        if "_" not in name or name in ("pr_auc", "log_loss")
+    ]
     if not names:
         return "", ""
     metric, span = names[0], f"span={version.spans[-1]}"
@@ -100,7 +104,19 @@ def history(deployment: Deployment) -> tuple[list[dict[str, Any]], Any]:
     registry = open_registry(deployment)
     champion, versions = registry.champion(), registry.versions()
     table = Table(title=f"versions of {deployment.name}", title_justify="left")
-    for column in ("version", "spans", "parent", "state", "on the new span", "worst past span", "drift", "why trained", "why not served", "seconds", "made"):
+    for column in (
+        "version",
+        "spans",
+        "parent",
+        "state",
+        "on the new span",
+        "worst past span",
+        "drift",
+        "why trained",
+        "why not served",
+        "seconds",
+        "made",
+    ):
         table.add_column(column, overflow="fold")
     for version in versions:
         new, worst = _metric(version)
@@ -139,10 +155,14 @@ def show(deployment: Deployment, number: int) -> tuple[dict[str, Any], Any]:
     if version.set_aside:
         head.add_row("set aside", version.set_aside)
     head.add_row("rows", ", ".join(f"{name} {count}" for name, count in record["decision"]["rows"].items()))
-    head.add_row("seconds", ", ".join(f"{name} {took:.1f}" for name, took in version.seconds.items()) or "unknown")
+    head.add_row(
+        "seconds", ", ".join(f"{name} {took:.1f}" for name, took in version.seconds.items()) or "unknown"
+    )
     for name, uri in sorted(version.uris.items()):
         head.add_row(name, uri)
-    return data, Group(head, _checks_table(record["verdict"]["checks"]), _drift_table(record["decision"]["drift"]))
+    return data, Group(
+        head, _checks_table(record["verdict"]["checks"]), _drift_table(record["decision"]["drift"])
+    )
 
 
 def _full_record(version: Version) -> dict[str, Any]:
@@ -168,7 +188,14 @@ def _checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
     for c in checks:
         base = "" if c["gate"] == "min_value" else _number(c["champion"])
         table.add_row(
-            c["metric"], c["slice"], base, _number(c["candidate"]), c["gate"], f"{c['limit']:g}", str(c["examples"]), c["outcome"]
+            c["metric"],
+            c["slice"],
+            base,
+            _number(c["candidate"]),
+            c["gate"],
+            f"{c['limit']:g}",
+            str(c["examples"]),
+            c["outcome"],
         )
     return table
 
@@ -179,7 +206,11 @@ def _drift_table(drift: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column)
     for d in drift:
         table.add_row(
-            d["feature"], d["measure"] or "not comparable", _number(d["value"]), f"{d['threshold']:g}", "yes" if d["drifted"] else ""
+            d["feature"],
+            d["measure"] or "not comparable",
+            _number(d["value"]),
+            f"{d['threshold']:g}",
+            "yes" if d["drifted"] else "",
         )
     return table
 
@@ -196,7 +227,19 @@ def decision_view(outcome: Outcome) -> Group:
 def outcomes_table(outcomes: Sequence[Outcome]) -> Table:
     """One row a run: what came in, what was decided, how it did, what is served."""
     table = Table()
-    for column in ("span", "drift", "decision", "start", "metric", "champion", "candidate", "worst past span", "gate", "served", "seconds"):
+    for column in (
+        "span",
+        "drift",
+        "decision",
+        "start",
+        "metric",
+        "champion",
+        "candidate",
+        "worst past span",
+        "gate",
+        "served",
+        "seconds",
+    ):
         table.add_column(column, overflow="fold")
     for outcome in outcomes:
         table.add_row(*_outcome_row(outcome))
@@ -213,7 +256,17 @@ def _outcome_row(outcome: Outcome) -> list[str]:
     span = spans_text(outcome.spans) + (f" {name}" if name and name != str(data["span"]) else "")
     row = [span, drift, data["decision"]]
     if outcome.version is None:
-        return [*row, "-", "", "", "", "", "; ".join(data["reasons"]), _served(outcome), f"{data['seconds']['total']:.0f}"]
+        return [
+            *row,
+            "-",
+            "",
+            "",
+            "",
+            "",
+            "; ".join(data["reasons"]),
+            _served(outcome),
+            f"{data['seconds']['total']:.0f}",
+        ]
     metric = data["checks"][0]["metric"] if data["checks"] else "auc"
 
     def on_new(metrics: Mapping[str, Any] | None) -> str:
@@ -229,7 +282,9 @@ def _outcome_row(outcome: Outcome) -> list[str]:
         metric,
         on_new(data["baseline_metrics"]),
         on_new(data["metrics"]),
-        f"{worst['slice'].removeprefix('span=')}: {worst['candidate']:.3f} ({-worst['fall']:+.3f})" if worst else "-",
+        f"{worst['slice'].removeprefix('span=')}: {worst['candidate']:.3f} ({-worst['fall']:+.3f})"
+        if worst
+        else "-",
         "blessed" if outcome.blessed else "rejected: " + "; ".join(data["gate"]),
         _served(outcome),
         f"{data['seconds']['total']:.0f}",

@@ -80,7 +80,7 @@ class ModelManager:
                 with self._busy:
                     self._read_config()
                     self._advance_all()
-            except Exception as error:  # noqa: BLE001  What is loaded must go on serving: this thread lives.
+            except Exception as error:
                 _log.exception("poll failed")
                 self._wait_for("", f"polling failed, will try again: {type(error).__name__}: {error}")
             self._wake.wait(poll_seconds)
@@ -213,5 +213,5 @@ class ModelManager:
     def _say(self, event: str) -> None:
         try:
             self._on_event(event)
-        except Exception:  # noqa: BLE001  The listener's own trouble.
+        except Exception:
             _log.exception("on_event failed for: %s", event)

@@ -98,7 +98,7 @@ def _respond(catalog: Catalog, verb: str, path: str, body: bytes) -> Response:
         return _answer(catalog, verb, path, body)
     except RequestError as error:
         return _json({"error": error.message}, _HTTP_CODES.get(error.code, 500))
-    except Exception as error:  # noqa: BLE001  A client gets an answer, whatever happens.
+    except Exception as error:
         _log.exception("%s %s failed", verb, path)
         return _json({"error": f"{type(error).__name__}: {error}"}, 500)
 

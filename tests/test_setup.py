@@ -77,12 +77,31 @@ def test_clean_keeps_other_deployments(project: Path) -> None:
     done = run(project, "make", "clean")
     assert done.returncode == 0, done.stderr
     left = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_dir()}
-    assert left == {"components", "data", "data/mine", "deploy", "pipeline", "serving", "state", "state/mine", "tests"}
+    assert left == {
+        "components",
+        "data",
+        "data/mine",
+        "deploy",
+        "pipeline",
+        "serving",
+        "state",
+        "state/mine",
+        "tests",
+    }
 
 
 def test_help_names_every_target() -> None:
     lines = run(ROOT, "make", "help").stdout.splitlines()
-    assert [line.split()[1] for line in lines] == ["help", "setup", "demo", "test", "lint", "bench", "image", "clean"]
+    assert [line.split()[1] for line in lines] == [
+        "help",
+        "setup",
+        "demo",
+        "test",
+        "lint",
+        "bench",
+        "image",
+        "clean",
+    ]
 
 
 def test_unusable_python_is_named(project: Path) -> None:

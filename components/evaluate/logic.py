@@ -40,7 +40,9 @@ METRICS: Mapping[str, Metric] = {
 def only_defined(values: Mapping[str, float]) -> dict[str, float]:
     """The metrics of one slice without those that its labels leave undefined."""
     one_class = values.get(MEAN_LABEL) in (0.0, 1.0)
-    return {name: v for name, v in values.items() if not (one_class and name in METRICS and METRICS[name].ranks)}
+    return {
+        name: v for name, v in values.items() if not (one_class and name in METRICS and METRICS[name].ranks)
+    }
 
 
 Outcome = Literal["passed", "failed", "not judged"]
@@ -74,7 +76,9 @@ class Check:
         if self.candidate is None or not math.isfinite(self.candidate):
             return f"{self.metric} on {self.slice} could not be measured ({self.gate} {self.limit:g})"
         if self.gate == "min_value":
-            return f"{self.metric} on {self.slice} is {self.candidate:.3f}, required {self.limit:g} (min_value)"
+            return (
+                f"{self.metric} on {self.slice} is {self.candidate:.3f}, required {self.limit:g} (min_value)"
+            )
         if self.champion is None or not math.isfinite(self.champion):
             return f"{self.metric} of the champion on {self.slice} could not be measured ({self.gate})"
         return (
@@ -160,7 +164,12 @@ def _nothing_judged(checks: Sequence[Check], min_examples: int) -> str:
 
 class _Judge:
     def __init__(
-        self, candidate: Metrics, champion: Metrics | None, metric: str, min_examples: int, checks: list[Check]
+        self,
+        candidate: Metrics,
+        champion: Metrics | None,
+        metric: str,
+        min_examples: int,
+        checks: list[Check],
     ) -> None:
         self.candidate, self.champion = candidate, champion or {}
         self.metric, self.min_examples, self.checks = metric, min_examples, checks

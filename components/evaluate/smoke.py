@@ -25,7 +25,9 @@ def problems(saved_model: str, examples: Sequence[bytes]) -> list[str]:
     """
     try:
         model = tf.saved_model.load(saved_model)
-        by_example = model.signatures[SERVING_DEFAULT](examples=tf.constant(list(examples)))[PREDICTIONS].numpy()
+        by_example = model.signatures[SERVING_DEFAULT](examples=tf.constant(list(examples)))[
+            PREDICTIONS
+        ].numpy()
         raw = model.signatures[SERVING_RAW]
         columns = raw.structured_input_signature[1]
         by_column = raw(**_columns(examples, columns))[PREDICTIONS].numpy()
@@ -35,7 +37,9 @@ def problems(saved_model: str, examples: Sequence[bytes]) -> list[str]:
     if by_example.shape[:1] != (len(examples),):
         found.append(f"{len(examples)} examples were answered with shape {by_example.shape}")
     elif not np.isfinite(by_example).all():
-        found.append(f"{np.count_nonzero(~np.isfinite(by_example))} of {by_example.size} answers are not finite")
+        found.append(
+            f"{np.count_nonzero(~np.isfinite(by_example))} of {by_example.size} answers are not finite"
+        )
     elif not np.allclose(by_example, by_column, rtol=1e-4, atol=1e-5):
         worst = float(np.abs(by_example - by_column).max())
         found.append(f"{SERVING_DEFAULT} and {SERVING_RAW} differ by up to {worst:.3g}")
@@ -49,5 +53,7 @@ def _columns(examples: Sequence[bytes], signature: dict[str, tf.TensorSpec]) -> 
     for name, column in tf.io.parse_example(list(examples), spec).items():
         missing = {tf.string: b"", tf.float32: float("nan")}.get(column.dtype, MISSING_INT)
         shape = [len(examples), max(int(column.dense_shape[1]), 1)]
-        columns[name] = tf.sparse.to_dense(tf.SparseTensor(column.indices, column.values, shape), missing)[:, 0]
+        columns[name] = tf.sparse.to_dense(tf.SparseTensor(column.indices, column.values, shape), missing)[
+            :, 0
+        ]
     return columns

@@ -28,7 +28,7 @@ REPORT_FILE = "report.json"
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Ingests all spans of a run in one Beam job."""
 
-    def Do(  # noqa: N802 (TFX's name)
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],

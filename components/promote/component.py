@@ -48,7 +48,9 @@ class RegisterExecutor(base_executor.BaseExecutor):
         os.makedirs(output.uri, exist_ok=True)
         with open(os.path.join(output.uri, RECORD_FILE), "w") as file:
             json.dump({"decision": decision, "verdict": verdict, "uris": uris}, file, indent=1)
-        registry = Registry(exec_properties["uri"], exec_properties["name"], exec_properties["artifacts"] or None)
+        registry = Registry(
+            exec_properties["uri"], exec_properties["name"], exec_properties["artifacts"] or None
+        )
         output.version = registry.register(
             version,
             path_utils.serving_model_path(uris["model"]),

@@ -9,7 +9,9 @@ from typing import Any
 _MOST_DRIFT = 20  # features in a summary
 
 
-def summarize(decision: Mapping[str, Any], verdict: Mapping[str, Any], spans: Sequence[int]) -> dict[str, Any]:
+def summarize(
+    decision: Mapping[str, Any], verdict: Mapping[str, Any], spans: Sequence[int]
+) -> dict[str, Any]:
     """A record's summary: its size does not grow with the number of past spans or slices.
 
     Args:

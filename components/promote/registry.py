@@ -135,7 +135,9 @@ class Registry:
         found, token = [], None
         while True:
             page = self._client.search_model_versions(f"name='{self.name}'", page_token=token)
-            found += [_from_tags(int(v.version), v.creation_timestamp, v.tags) for v in page if "key" in v.tags]
+            found += [
+                _from_tags(int(v.version), v.creation_timestamp, v.tags) for v in page if "key" in v.tags
+            ]
             token = page.token
             if not token:
                 return sorted(found, key=lambda version: version.number)
@@ -164,7 +166,9 @@ class Registry:
         versions = {version.number: version for version in self.versions()}
         if number not in versions:
             known = ", ".join(map(str, versions)) or "none yet"
-            raise RetrainError(f"version {number} is not in the registry {self.uri} (versions of {self.name}: {known})")
+            raise RetrainError(
+                f"version {number} is not in the registry {self.uri} (versions of {self.name}: {known})"
+            )
         return versions[number]
 
     @_explained

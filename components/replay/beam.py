@@ -65,7 +65,9 @@ class SampleBottomK(beam.PTransform):
         super().__init__()
         self._capacity, self._before = capacity, dict(before)
 
-    def expand(self, rows: tuple[beam.PCollection, beam.PCollection]) -> tuple[beam.PCollection, beam.PCollection]:
+    def expand(
+        self, rows: tuple[beam.PCollection, beam.PCollection]
+    ) -> tuple[beam.PCollection, beam.PCollection]:
         kept, new = rows
         keys = (
             kept | "KeptKeys" >> beam.FlatMap(self._keys, 0),
@@ -106,7 +108,9 @@ class SmallestKeys(beam.CombineFn):
     def create_accumulator(self) -> tuple[int, np.ndarray]:
         return 0, np.empty(0, np.uint64)
 
-    def add_input(self, accumulator: tuple[int, np.ndarray], item: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
+    def add_input(
+        self, accumulator: tuple[int, np.ndarray], item: tuple[int, np.ndarray]
+    ) -> tuple[int, np.ndarray]:
         return self.merge_accumulators([accumulator, item])
 
     def merge_accumulators(self, accumulators: Iterable[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:

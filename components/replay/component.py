@@ -58,7 +58,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 (
                     samples
                     | f"Gather[{split}]" >> beam.combiners.ToDict()
-                    | f"Describe[{split}]" >> beam.Map(_write_samples, os.path.join(uri, f".{SAMPLE_FILE}"), before)
+                    | f"Describe[{split}]"
+                    >> beam.Map(_write_samples, os.path.join(uri, f".{SAMPLE_FILE}"), before)
                 )
         meta = {"seed": seed}
         for split in SPLITS:

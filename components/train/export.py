@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from components.names import MISSING_INT, PREDICTIONS, SERVING_DEFAULT, SERVING_RAW
+
 
 class ServingModel(tf.Module):
     """Raw columns in, predictions out, through the transform graph that the model was trained with."""
 
-    def __init__(self, model: keras.Model, transform: tft.TFTransformOutput, columns: Iterable[str]) -> None:
+    def __init__(self, model: keras.Model, transform: Any, columns: Mapping[str, Any]) -> None:
         super().__init__()
-        self.model = model
-        self.transform = transform.transform_features_layer()
-        spec = transform.raw_feature_spec()
-        self._columns: Mapping[str, Any] = {column: spec[column] for column in sorted(set(columns))}
+        # The same layers without the optimizer, whose slots nobody serves.
+        self.model = keras.Model(model.inputs, model.output)
+        self.transform = transform
+        self._columns = columns
 
         # Traced once; both signatures call it.
         self._predict = tf.function(
             self._answer,
+            autograph=False,
             input_signature=[
                 {name: tf.SparseTensorSpec([None, None], s.dtype) for name, s in self._columns.items()}
             ],
@@ -38,14 +39,15 @@ class ServingModel(tf.Module):
     def signatures(self) -> dict[str, Any]:
         """`serving_default`: serialized tf.Examples; `serving_raw`: one tensor of [batch] a column."""
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             return self._predict(tf.io.parse_example(examples, dict(self._columns)))
 
         @tf.function(
+            autograph=False,
             input_signature=[
                 {name: tf.TensorSpec([None], spec.dtype, name=name) for name, spec in self._columns.items()}
-            ]
+            ],
         )
         def serving_raw(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return self._predict({name: _drop_missing(value) for name, value in columns.items()})
@@ -67,9 +69,14 @@ def _drop_missing(values: tf.Tensor) -> tf.SparseTensor:
     return tf.SparseTensor(indices, tf.boolean_mask(values, present), shape)
 
 
-def export(
-    model: keras.Model, transform: tft.TFTransformOutput, columns: Iterable[str], folder: str
-) -> None:
-    """Writes the SavedModel of a model and the transform graph that it was trained with."""
+def export(model: keras.Model, transform: Any, columns: Mapping[str, Any], folder: str) -> None:
+    """Writes the SavedModel of a model and the transform graph that it was trained with.
+
+    Args:
+        model: takes what `transform` gives.
+        transform: the transform graph, as a layer over raw columns.
+        columns: the raw columns that the features read, with their parsing specs.
+        folder: where it goes.
+    """
     serving = ServingModel(model, transform, columns)
     tf.saved_model.save(serving, folder, signatures=serving.signatures())

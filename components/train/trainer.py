@@ -63,7 +63,9 @@ def run_fn(fn_args: Any) -> None:
     )
     # XLA would compile for seconds what runs for seconds.
     model.compile(optimizer, loss="binary_crossentropy", jit_compile=False)
-    parse = _parser(transform, features, config["label"])
+    spec, graph = transform.raw_feature_spec(), transform.transform_features_layer()
+    columns = {name: spec[name] for name in sorted({f.column for f in features})}
+    parse = _parser(graph, columns | {config["label"]: spec[config["label"]]}, features, config["label"])
     model.fit(
         # Repeated, because making an iterator optimizes the transform graph anew.
         dataset.batches(new, old, mix, training["shuffle_rows"], config["seed"], parse).repeat(),
@@ -77,7 +79,7 @@ def run_fn(fn_args: Any) -> None:
     )
     state = replace(state, step=int(optimizer.iterations))
     warm_start.save(_checkpoint(fn_args.serving_model_dir), model, optimizer, state)
-    export.export(model, transform, [f.column for f in features], fn_args.serving_model_dir)
+    export.export(model, graph, columns, fn_args.serving_model_dir)
 
 
 def _checkpoint(saved_model: str) -> Path:
@@ -125,16 +127,12 @@ def _start(
     return model, optimizer
 
 
-def _parser(transform: tft.TFTransformOutput, features: list[Feature], label: str) -> Any:
+def _parser(graph: Any, columns: Mapping[str, Any], features: list[Feature], label: str) -> Any:
     """Serialized examples -> (inputs, label), through the transform graph."""
-    layer = transform.transform_features_layer()
-    spec = transform.raw_feature_spec()
-    columns = {f.column for f in features} | {label}
-    spec = {name: spec[name] for name in columns}
     names = feature_specs.outputs(features)
 
     def parse(serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        transformed = layer(tf.io.parse_example(serialized, spec))
+        transformed = graph(tf.io.parse_example(serialized, columns))
         return {name: transformed[name] for name in names}, transformed[label]
 
     return parse

@@ -13,6 +13,7 @@ graphs read a value alike.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +100,7 @@ def table_sources(
             buckets,
             new_terms[name],
             feature["oov_buckets"],
-            lambda terms, n=buckets: hash_bucket(terms, n),
+            functools.partial(hash_bucket, buckets=buckets),
         )
         sources[wide_table(name)] = sources[deep_table(name)] = rows
     return sources
@@ -126,7 +127,7 @@ def carry_over(
     slots = {path.replace("/", "_"): rows for path, rows in tables.items()}
 
     def rows_of_slot(path: str) -> np.ndarray | None:
-        slot = path.split("/")[-1]
+        slot = path.rsplit("/", maxsplit=1)[-1]
         return next((rows for name, rows in slots.items() if slot.startswith(f"{name}_")), None)
 
     _copy(old.variables, new.variables, tables.get)
@@ -163,9 +164,7 @@ def check_compatible(old: TrainingState, new: TrainingState) -> None:
     Raises:
         RetrainError: naming the features or the settings that changed.
     """
-    kinds = [
-        {f["name"]: (f["kind"], f["min"], f["max"]) for f in state.features} for state in (old, new)
-    ]
+    kinds = [{f["name"]: (f["kind"], f["min"], f["max"]) for f in state.features} for state in (old, new)]
     if kinds[0] != kinds[1]:
         raise RetrainError(
             f"warm start: the features changed: {_difference(list(kinds[0].items()), list(kinds[1].items()))}. "

@@ -33,16 +33,21 @@ class Executor(base_executor.BaseExecutor):
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
         splits = artifact_utils.decode_split_names(anomalies.split_names)
-        found = {split: _read(os.path.join(anomalies.uri, f"Split-{split}", _ANOMALIES_FILE)) for split in splits}
+        found = {
+            split: _read(os.path.join(anomalies.uri, f"Split-{split}", _ANOMALIES_FILE)) for split in splits
+        }
 
         drift: list[logic.Drift] = []
         if input_dict.get("drift"):
             report = artifact_utils.get_single_instance(input_dict["drift"])
             (pair,) = artifact_utils.decode_split_names(report.split_names)
             drift = logic.measure_drift(
-                _read(os.path.join(report.uri, f"SplitPair-{pair}", _ANOMALIES_FILE)), logic.comparators(schema)
+                _read(os.path.join(report.uri, f"SplitPair-{pair}", _ANOMALIES_FILE)),
+                logic.comparators(schema),
             )
-        with open(os.path.join(artifact_utils.get_single_uri(input_dict["quarantine"]), "report.json")) as file:
+        with open(
+            os.path.join(artifact_utils.get_single_uri(input_dict["quarantine"]), "report.json")
+        ) as file:
             report = json.load(file)
         decision = logic.decide(
             cold_start=bool(exec_properties["cold_start"]),

@@ -72,7 +72,7 @@ class Load:
         while not self._stop.is_set():
             try:
                 self.seen.add(self._over_rest() if over_rest else self._over_grpc())
-            except Exception as error:  # noqa: BLE001  Any failure counts.
+            except Exception as error:
                 self.failures.append(error)
 
     def _over_grpc(self):
