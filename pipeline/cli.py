@@ -293,7 +293,17 @@ def _server(deployment: Deployment, rest_port: int, grpc_port: int, on_event: An
 
 
 @app.command()
-def serve(config: Config, state: State = None, json: Json = False) -> None:
+def serve(
+    config: Config,
+    rest_port: Annotated[
+        int | None, typer.Option(help="In place of the YAML's; 0 takes a free port.")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="In place of the YAML's; 0 takes a free port.")
+    ] = None,
+    state: State = None,
+    json: Json = False,
+) -> None:
     """Serve the champion with the embedded server, and follow it when it changes."""
     import signal
 
@@ -305,9 +315,14 @@ def serve(config: Config, state: State = None, json: Json = False) -> None:
     def tell(event: str) -> None:
         terminal.show({"event": event}, event)
 
+    ports = [
+        default if given is None else given
+        for given, default in ((rest_port, serving.rest_port), (grpc_port, serving.grpc_port))
+    ]
     with terminal.captured(new_log(deployment.state, "serve")):
-        with _server(deployment, serving.rest_port, serving.grpc_port, tell) as server:
-            signal.signal(signal.SIGTERM, lambda *_: server.stop())
+        with _server(deployment, ports[0], ports[1], tell) as server:
+            # Raised in the main thread, so that requests in flight end before the process does.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             rest, grpc = f"http://{serving.host}:{server.rest_port}", f"{serving.host}:{server.grpc_port}"
             terminal.show(
                 {"rest": rest, "grpc": grpc, "model": deployment.name},

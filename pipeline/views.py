@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from components.promote.logic import worst_past
 from components.promote.registry import Version
 from pipeline import plan
 from pipeline.champion import open_registry
@@ -224,72 +225,42 @@ def decision_view(outcome: Outcome) -> Group:
     return Group(*lines, _drift_table(decision["drift"])) if decision["drift"] else Group(*lines)
 
 
-def outcomes_table(outcomes: Sequence[Outcome]) -> Table:
-    """One row a run: what came in, what was decided, how it did, what is served."""
-    table = Table()
-    for column in (
-        "span",
-        "drift",
-        "decision",
-        "start",
-        "metric",
-        "champion",
-        "candidate",
-        "worst past span",
-        "gate",
-        "served",
-        "seconds",
-    ):
-        table.add_column(column, overflow="fold")
+def outcomes_table(outcomes: Sequence[Outcome]) -> Group:
+    """One row a run: what came in, what was decided, how it did, what is served; fits 80 columns."""
+    table = Table(pad_edge=False, padding=(0, 1))
+    for column in ("span", "drift", "decision", "start", "metric", "champion", "new", "worst past", "served"):
+        table.add_column(column, no_wrap=column != "span", overflow="fold")
+    table.add_column("s", justify="right")
+    notes = []
     for outcome in outcomes:
-        table.add_row(*_outcome_row(outcome))
-    return table
+        row, note = _outcome_row(outcome)
+        table.add_row(*row)
+        notes += [note] if note else []
+    return Group(table, *notes)
 
 
-def _outcome_row(outcome: Outcome) -> list[str]:
+def _outcome_row(outcome: Outcome) -> tuple[list[str], str]:
+    """A row of the table, and what there is to say below it."""
     data = outcome.to_json()
-    drifted = [d["feature"] for d in data["drift"] if d["drifted"]]
-    drift = f"{len(drifted)} of {len(data['drift'])}" if data["drift"] else "-"
-    if drifted:
-        drift += f" ({drifted[0]}{', ...' if len(drifted) > 1 else ''})"
     name = Path(data["files"][0]).name.split(".")[0] if len(data["files"]) == 1 else ""
     span = spans_text(outcome.spans) + (f" {name}" if name and name != str(data["span"]) else "")
-    row = [span, drift, data["decision"]]
+    drifted = sum(d["drifted"] for d in data["drift"])
+    drift = f"{drifted}/{len(data['drift'])}" if data["drift"] else "-"
+    served = "none" if outcome.served is None else f"v{outcome.served}"
+    seconds = f"{data['seconds']['total']:.0f}"
     if outcome.version is None:
-        return [
-            *row,
-            "-",
-            "",
-            "",
-            "",
-            "",
-            "; ".join(data["reasons"]),
-            _served(outcome),
-            f"{data['seconds']['total']:.0f}",
-        ]
-    metric = data["checks"][0]["metric"] if data["checks"] else "auc"
+        row = [span, drift, data["decision"], "-", "", "", "", "", served, seconds]
+        return row, f"span {spans_text(outcome.spans)}: {'; '.join(data['reasons'])}"
+    metric = data["checks"][0]["metric"]
 
     def on_new(metrics: Mapping[str, Any] | None) -> str:
         value = ((metrics or {}).get("new", {}).get(str(data["span"])) or {}).get(metric)
         return "-" if value is None else f"{value:.3f}"
 
-    from components.promote.logic import worst_past
-
     worst = worst_past(data["checks"]).get(metric)
-    return [
-        *row,
-        f"warm from {outcome.parent}" if outcome.warm_start else "cold",
-        metric,
-        on_new(data["baseline_metrics"]),
-        on_new(data["metrics"]),
-        f"{worst['slice'].removeprefix('span=')}: {worst['candidate']:.3f} ({-worst['fall']:+.3f})"
-        if worst
-        else "-",
-        "blessed" if outcome.blessed else "rejected: " + "; ".join(data["gate"]),
-        _served(outcome),
-        f"{data['seconds']['total']:.0f}",
-    ]
-
-
-def _served(outcome: Outcome) -> str:
-    return "nothing" if outcome.served is None else f"version {outcome.served}"
+    past = f"{worst['slice'].removeprefix('span=')}: {-worst['fall']:+.3f}" if worst else "-"
+    start = f"warm v{outcome.parent}" if outcome.warm_start else "cold"
+    decision = "train" if outcome.blessed else "rejected"
+    row = [span, drift, decision, start, metric, on_new(data["baseline_metrics"]), on_new(data["metrics"])]
+    note = "" if outcome.blessed else f"version {outcome.version} rejected: {'; '.join(data['gate'])}"
+    return [*row, past, served, seconds], note

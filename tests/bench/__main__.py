@@ -1,0 +1,30 @@
+"""`make bench`: every benchmark, one after the other; each writes bench/NAME.json.
+
+`python -m tests.bench prequential` runs one.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tests.bench import ingest, prequential
+
+BENCHMARKS = {"ingest": ingest.measure, "prequential": prequential.measure}
+
+
+def main(names: list[str]) -> None:
+    """Runs the named benchmarks, all of them by default, and prints what they found."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    folder = Path("bench")
+    folder.mkdir(exist_ok=True)
+    for name in names or BENCHMARKS:
+        print(f"{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}", flush=True)
+        result = BENCHMARKS[name](folder / "work" / name)
+        (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(json.dumps(result, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
