@@ -1,8 +1,14 @@
-"""Artifact types of our own, in ML Metadata's sense."""
+"""Artifacts, in ML Metadata's sense: types of our own, and where they are."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
+from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact, Property, PropertyType
+
+from components.errors import RetrainError
 
 
 class Quarantine(Artifact):
@@ -31,3 +37,17 @@ class RegisteredVersion(Artifact):
 
     TYPE_NAME = "RegisteredVersion"
     PROPERTIES = {"version": Property(type=PropertyType.INT)}
+
+
+def folder_of(artifacts: Sequence[Artifact]) -> str:
+    """The folder of the one artifact of an input.
+
+    Raises:
+        RetrainError: it is not there.
+    """
+    artifact = artifact_utils.get_single_instance(artifacts)
+    if not os.path.isdir(artifact.uri):
+        raise RetrainError(
+            f"{artifact.type_name} {artifact.uri} is not there, although ML Metadata names it; restore the folder"
+        )
+    return str(artifact.uri)

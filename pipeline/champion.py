@@ -50,15 +50,23 @@ def promote(deployment: Deployment, number: int, on_step: Callable[[str], None] 
     registry = open_registry(deployment)
     version = registry.get(number)
     on_step(f"copying version {number} to the serving folder")
-    push(saved_model(version), deployment.base_path, number)
-    if version.set_aside:
-        registry.tag(number, set_aside="")
-    registry.make_champion(number)
-    sync_serving(deployment, version)
+    _serve(deployment, registry, version)
     return version
 
 
-def rollback(deployment: Deployment, number: int | None, reason: str) -> tuple[Version, Version]:
+def _serve(deployment: Deployment, registry: Registry, version: Version) -> None:
+    push(saved_model(version), deployment.base_path, version.number)
+    registry.make_champion(version.number)
+    # After the alias: killed in between, no span of what was rolled back is learned again.
+    for ancestor in lineage(registry.versions(), version.number):
+        if ancestor.set_aside:
+            registry.tag(ancestor.number, set_aside="")
+    sync_serving(deployment, version)
+
+
+def rollback(
+    deployment: Deployment, number: int | None, reason: str
+) -> tuple[Version, Version, tuple[int, ...]]:
     """Moves the alias back, and sets the spans aside that only what is rolled back had learned.
 
     Args:
@@ -67,7 +75,7 @@ def rollback(deployment: Deployment, number: int | None, reason: str) -> tuple[V
         reason: kept with the versions that are rolled back.
 
     Returns:
-        The version left and the version now served.
+        The version left, the version now served, and the spans set aside, ascending.
 
     Raises:
         RetrainError: nothing is served, or there is nothing to go back to.
@@ -79,24 +87,23 @@ def rollback(deployment: Deployment, number: int | None, reason: str) -> tuple[V
     if number is None:
         if champion.parent is None:
             raise RetrainError(
-                f"rollback: version {champion.number} was a cold start and has no parent; name the version to serve"
+                f"rollback: version {champion.number} was a cold start and has no parent; name the "
+                "version to serve (`retrain history`)"
             )
         number = champion.parent
     if number == champion.number:
         raise RetrainError(
             f"rollback: version {number} is the one that is served; name another (`retrain history`)"
         )
-    target = registry.get(number)
-    versions = registry.versions()
+    target, versions = registry.get(number), registry.versions()
     kept = {version.number for version in lineage(versions, number)}
     left = [version for version in lineage(versions, champion.number) if version.number not in kept]
-    push(saved_model(target), deployment.base_path, number)
+    push(saved_model(target), deployment.base_path, number)  # fails before anything is set aside
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime())
     # Before the alias: killed in between, the spans of the champion's own line count as learned.
     for version in left:
         registry.tag(
             version.number, set_aside=f"version {version.number} was rolled back on {when}: {reason}"
         )
-    registry.make_champion(number)
-    sync_serving(deployment, target)
-    return champion, target
+    _serve(deployment, registry, target)
+    return champion, target, tuple(sorted(span for version in left for span in version.spans))

@@ -117,17 +117,16 @@ def split(
 
 def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterator[Any]:
     """Runs what is pending, with progress on the terminal and everything else in the log."""
-    from pipeline.learn import Learner, new_log
+    from pipeline.learn import Learner
     from pipeline.lock import locked
 
-    log = new_log(deployment.state, "check" if options.get("check") else "run")
-    learner = Learner(deployment, log=log, **options)
+    learner = Learner(deployment, log_to=terminal.log_to, **options)
     waiting = learner.waiting()
     for span, why in learner.left_out.items():
         terminal.note(f"span {span} is set aside: {why} (--retry learns it again)")
     if not waiting:
         return
-    with locked(deployment.state), terminal.captured(log), terminal.progress() as progress:
+    with locked(deployment.state), terminal.captured(), terminal.progress() as progress:
         learner.on_stage = progress.update
         yield from learner.outcomes()
 
@@ -144,7 +143,6 @@ def run(
     json: Json = False,
 ) -> None:
     """Learn what is new since the served version."""
-    from pipeline.champion import open_registry, sync_serving
     from pipeline.views import outcomes_table
 
     deployment, terminal = _load(config, state, data), _terminal(json)
@@ -158,10 +156,8 @@ def run(
         if outcome.action == "refuse":
             raise RetrainError(_refusal(outcome, deployment))
     if not outcomes:
-        # A run that was killed after it had moved the alias may have left this to do.
-        champion = open_registry(deployment).champion()
-        sync_serving(deployment, champion)
-        served = f"version {champion.number} is served" if champion else "no version is served"
+        champion = _follow_alias(deployment)
+        served = "no version is served" if champion is None else f"version {champion} is served"
         terminal.note(f"nothing new to learn; {served}")
     elif not json:
         terminal.show(None, outcomes_table(outcomes))
@@ -200,14 +196,13 @@ def check(
     from pipeline.views import decision_view
 
     deployment, terminal = _load(config, state, data), _terminal(json)
-    found = False
-    for outcome in _learn(deployment, terminal, check=True, together=True, until=until):
-        found = True
+    outcomes = list(_learn(deployment, terminal, check=True, together=True, until=until))
+    if not outcomes:
+        terminal.note("nothing new to look at")
+    for outcome in outcomes:
         terminal.show(outcome.to_json(), decision_view(outcome))
         if outcome.action == "refuse":
             raise RetrainError(_refusal(outcome, deployment))
-    if not found:
-        terminal.note("nothing new to look at")
 
 
 @app.command()
@@ -266,24 +261,41 @@ def rollback(
     """Go back to the parent of what is served, or to VERSION. [CONFIG] [VERSION]"""
     from pipeline import champion
     from pipeline.lock import locked
+    from pipeline.views import spans_text
 
     if not reason.strip():
         raise RetrainError("rollback: say why, with --reason TEXT; it is kept in the history")
     deployment, number = _find(words, state, data)
     with locked(deployment.state):
-        left, served = champion.rollback(deployment, number, reason)
-    done = (
-        f"version {served.number} is served in place of {left.number}; the next run starts from it. What only "
-        f"version {left.number} had learned is set aside (`retrain run --retry` learns it again)"
+        left, served, aside = champion.rollback(deployment, number, reason)
+    done = f"version {served.number} is served in place of {left.number}; the next run starts from it"
+    if aside:
+        done += (
+            f". What had been learned since is set aside: span {spans_text(aside)} (`retrain run --retry` "
+            "learns it again)"
+        )
+    _terminal(json).show(
+        {"served": served.number, "left": left.number, "reason": reason, "set_aside": list(aside)}, done
     )
-    _terminal(json).show({"served": served.number, "left": left.number, "reason": reason}, done)
+
+
+def _follow_alias(deployment: Deployment) -> int | None:
+    """Mends what a process left undone that was killed after it had moved the alias; gives the champion."""
+    from pipeline.champion import open_registry, sync_serving
+    from pipeline.lock import LockedError, locked
+
+    champion = open_registry(deployment).champion()
+    if champion is None:
+        return None
+    # A command that holds the lock does this itself when it is done.
+    with contextlib.suppress(LockedError), locked(deployment.state):
+        sync_serving(deployment, champion)
+    return champion.number
 
 
 @contextlib.contextmanager
 def _server(deployment: Deployment, rest_port: int, grpc_port: int, on_event: Any) -> Iterator[Any]:
-    from pipeline.champion import open_registry, sync_serving
-
-    sync_serving(deployment, open_registry(deployment).champion())
+    _follow_alias(deployment)
     from serving.server import ModelServer
 
     with ModelServer(
@@ -319,17 +331,17 @@ def serve(
         default if given is None else given
         for given, default in ((rest_port, serving.rest_port), (grpc_port, serving.grpc_port))
     ]
-    with terminal.captured(new_log(deployment.state, "serve")):
-        with _server(deployment, ports[0], ports[1], tell) as server:
-            # Raised in the main thread, so that requests in flight end before the process does.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            rest, grpc = f"http://{serving.host}:{server.rest_port}", f"{serving.host}:{server.grpc_port}"
-            terminal.show(
-                {"rest": rest, "grpc": grpc, "model": deployment.name},
-                f"REST {rest}/v1/models/{deployment.name}   gRPC {grpc}   (Ctrl-C ends it)",
-            )
-            with contextlib.suppress(KeyboardInterrupt):
-                server.wait()
+    log = new_log(deployment.state, "serve")
+    with terminal.captured(log), _server(deployment, ports[0], ports[1], tell) as server:
+        # Raised in the main thread, so that requests in flight end before the process does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        rest, grpc = f"http://{serving.host}:{server.rest_port}", f"{serving.host}:{server.grpc_port}"
+        terminal.show(
+            {"rest": rest, "grpc": grpc, "model": deployment.name},
+            f"REST {rest}/v1/models/{deployment.name}   gRPC {grpc}   (Ctrl-C ends it)",
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            server.wait()
 
 
 @app.command()

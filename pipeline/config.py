@@ -7,15 +7,20 @@ reported at once: the file, the key, what was seen and what is allowed.
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 
 from components.errors import RetrainError
-from components.features import Feature
+from components.features import NUMERIC, NUMERIC_MISSING, Feature
+from components.names import BOOKKEEPING
+from pipeline.yaml_file import read_yaml, shown
+
+_SQLITE = "sqlite:///"  # before a path
+_TRANSFORMED = (NUMERIC, NUMERIC_MISSING)  # names that the transform graph gives itself
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -23,9 +28,9 @@ FilePath = Annotated[Path, Field(strict=False)]
 
 
 class Section(BaseModel):
-    """A part of a deployment: unknown keys and wrong types are refused."""
+    """A part of a deployment: unknown keys, wrong types and numbers without end are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -43,8 +48,12 @@ class Data(Section):
     @field_validator("pattern")
     @classmethod
     def _one_span(cls, pattern: str) -> str:
-        if pattern.count("{SPAN}") != 1 or pattern.startswith("/"):
-            raise ValueError("needs {SPAN} exactly once, and must be relative to data.path")
+        before, _, after = pattern.partition("{SPAN}")
+        if pattern.count("{SPAN}") != 1 or "*" in before or pattern[:1] == "/" or after[-1:] == "/":
+            raise ValueError(
+                f"got {pattern!r}, expected {{SPAN}} once, no * before it, no / at the start or the end, "
+                "such as {SPAN}/*.csv"
+            )
         return pattern
 
 
@@ -52,7 +61,7 @@ class Label(Section):
     name: str = Field(description="Name of the label's feature.")
     expression: str | None = Field(
         None,
-        description="Computes the label from columns, such as 'a > 0.2 * b'; without it the label is a column.",
+        description="Computes the label of columns, such as 'a > 0.2 * b'; without it the label is a column.",
     )
 
     @field_validator("expression")
@@ -66,6 +75,13 @@ class Label(Section):
             except RetrainError as error:
                 raise ValueError(str(error)) from None
         return text
+
+    @field_validator("name")
+    @classmethod
+    def _not_taken(cls, name: str) -> str:
+        if name in BOOKKEEPING or name in _TRANSFORMED:
+            raise ValueError(f"got {name!r}, which is the pipeline's own, expected another")
+        return name
 
 
 class NumericFeature(Section):
@@ -93,10 +109,11 @@ class IdentityFeature(Section):
     @model_validator(mode="after")
     def _ordered(self) -> IdentityFeature:
         if not self.min <= self.max < self.min + 100_000:
-            raise ValueError(f"needs min <= max < min + 100000, got min {self.min} and max {self.max}")
+            raise ValueError(f"got min {self.min} and max {self.max}, expected min <= max < min + 100000")
         return self
 
 
+_FEATURES = {"numeric": NumericFeature, "categorical": CategoricalFeature, "identity": IdentityFeature}
 AnyFeature = Annotated[NumericFeature | CategoricalFeature | IdentityFeature, Field(discriminator="type")]
 
 
@@ -104,6 +121,16 @@ class Preprocessing(Section):
     features: Annotated[dict[str, AnyFeature], Field(min_length=1)] = Field(
         description="What the model sees: a feature's name -> how it is made of a column."
     )
+
+    @field_validator("features")
+    @classmethod
+    def _not_taken(cls, features: dict[str, AnyFeature]) -> dict[str, AnyFeature]:
+        for name in _TRANSFORMED:
+            if name in features:
+                raise ValueError(
+                    f"got {name!r}, which is the pipeline's own, expected another (the column's is `column`)"
+                )
+        return features
 
     def specs(self) -> list[Feature]:
         """The features as transform and train take them, in the order of the file."""
@@ -212,7 +239,8 @@ class Gates(Section):
     def _a_floor(self) -> Gates:
         if all(gate.min_value is None for gate in self.metrics.values()):
             raise ValueError(
-                "at least one metric needs min_value: a cold start has no champion to compare with"
+                "got no min_value, expected one in at least one metric: a cold start has no champion to "
+                "compare with"
             )
         return self
 
@@ -280,9 +308,28 @@ class Deployment(Section):
     serving: Serving = Field(Serving(), description="The server.")
     engine: Engine = Field(Engine(), description="What the pipeline runs on.")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Deployment:
+        label, features = self.label.name, self.preprocessing.features
+        if label in features:
+            raise ValueError(
+                f"preprocessing.features.{label}: got the label's name, expected another for the feature"
+            )
+        judged, kept = self.gates.min_examples, self.replay.holdout_per_span
+        if kept < judged and any(gate.max_past_drop is not None for gate in self.gates.metrics.values()):
+            raise ValueError(
+                f"replay.holdout_per_span: got {kept}, expected at least gates.min_examples, {judged}: "
+                "with fewer, max_past_drop would judge no past span"
+            )
+        if self.serving.rest_port == self.serving.grpc_port != 0:
+            raise ValueError(
+                f"serving.grpc_port: got {self.serving.grpc_port}, expected another port than rest_port's"
+            )
+        return self
+
     @property
     def registry_uri(self) -> str:
-        return self.registry.uri or f"sqlite:///{self.state / 'registry.sqlite'}"
+        return self.registry.uri or f"{_SQLITE}{self.state / 'registry.sqlite'}"
 
     @property
     def registry_name(self) -> str:
@@ -291,7 +338,7 @@ class Deployment(Section):
     @property
     def registry_artifacts(self) -> str:
         """Where MLflow keeps its copies of models; empty with a server, which knows for itself."""
-        return "" if self.registry.uri else str(self.state / "mlflow")
+        return str(self.state / "mlflow") if self.registry_uri.startswith(_SQLITE) else ""
 
     @property
     def serving_path(self) -> Path:
@@ -319,27 +366,32 @@ def load(path: Path, state: Path | None = None, data: Path | None = None) -> Dep
     Raises:
         RetrainError: naming the file, and for each problem the key, what was seen and what is allowed.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path)
     try:
         deployment = Deployment.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(problem, content) for problem in error.errors()]
+        lines = [_explain(problem) for problem in error.errors()]
         raise RetrainError(
             f"{path} is not a valid deployment:\n" + "\n".join(f"  {line}" for line in lines)
         ) from None
     folder = path.resolve().parent
+    schema = _resolve(folder, deployment.schema_path)
+    if not schema.is_file():
+        raise RetrainError(f"{path}: schema: got {schema}, which is no file, expected a TFDV schema (pbtxt)")
+    uri = deployment.registry.uri
+    if uri and uri.startswith(_SQLITE):
+        uri = f"{_SQLITE}{_resolve(folder, Path(uri.removeprefix(_SQLITE)))}"
     at = {
-        "schema_path": _resolve(folder, deployment.schema_path),
+        "schema_path": schema,
         "state": state.resolve() if state else _resolve(folder, deployment.state),
         "data": deployment.data.model_copy(
             update={"path": data.resolve() if data else _resolve(folder, deployment.data.path)}
         ),
+        "registry": deployment.registry.model_copy(update={"uri": uri}),
         "serving": deployment.serving.model_copy(
             update={"path": _resolve(folder, deployment.serving.path) if deployment.serving.path else None}
         ),
     }
-    if not at["schema_path"].is_file():
-        raise RetrainError(f"{path}: schema: no file {at['schema_path']}; name a TFDV schema (pbtxt)")
     return deployment.model_copy(update=at)
 
 
@@ -347,101 +399,78 @@ def _resolve(folder: Path, path: Path) -> Path:
     return Path(folder / path.expanduser()).resolve()
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except FileNotFoundError:
-        raise RetrainError(
-            f"no such file: {path}; name a deployment's YAML file, such as configs/NAME.yaml"
-        ) from None
-    except IsADirectoryError:
-        raise RetrainError(f"{path} is a folder; name a deployment's YAML file in it") from None
-    except UnicodeDecodeError as error:
-        raise RetrainError(f"{path} is not UTF-8 text: {error}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise RetrainError(f"{path}{where}: not valid YAML: {error.problem}") from None
-    if not isinstance(content, dict):
-        raise RetrainError(f"{path}: got {type(content).__name__}, expected `key: value` lines; see configs/")
-    return content
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text (in quotes, where it looks like something else)",
+    "invalid_key": "text (in quotes, where it looks like something else)",
+    "bool_type": "true or false",
+    "path_type": "a path",
+    "list_type": "a list",
+    "dict_type": "`key: value` lines",
+    "model_type": "`key: value` lines",
+    "model_attributes_type": "`key: value` lines",
+    "too_short": "at least one entry",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
 
 
-def _explain(problem: Any, content: dict[str, Any]) -> str:
+def _explain(problem: Any) -> str:
     """One line for one problem: key, what was seen, what is allowed."""
-    # A discriminated union adds its tag to the location; it is no key of the file.
-    location: list[Any] = []
-    value: Any = content
-    for part in problem["loc"]:
-        if isinstance(value, dict) and part not in value and part in ("numeric", "categorical", "identity"):
-            continue
-        location.append(part)
-        value = value.get(part) if isinstance(value, dict) else None
-    key = ".".join(str(part) for part in location) or "(the whole file)"
-    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        allowed = _keys_beside(location)
-        close = difflib.get_close_matches(str(location[-1]), allowed, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{key}: unknown key{hint} (allowed here: {', '.join(allowed)})"
+    keys, allowed, sentence = _locate(problem["loc"])
+    key, kind, seen = ".".join(keys), problem["type"], problem["input"]
+    if kind == "extra_forbidden" or (kind == "literal_error" and problem["loc"][-1] == "[key]"):
+        return f"{key}: unknown key{_nearest(keys[-1], allowed)} (allowed here: {', '.join(allowed)})"
     if kind == "missing":
-        return f"{key}: missing, and has no default. {_sentence(location)}"
+        return f"{key}: missing, and has no default. {sentence}"
     if kind == "union_tag_not_found":
-        return f"{key}: `type` is missing, expected one of numeric, categorical, identity"
+        return f"{key}.type: missing, expected one of {', '.join(_FEATURES)}"
     if kind == "union_tag_invalid":
-        return f"{key}.type: got {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
+        tag = problem["ctx"]["tag"]
+        return f"{key}.type: got {tag!r}, expected one of {', '.join(_FEATURES)}{_nearest(tag, _FEATURES)}"
     if kind == "literal_error":
-        expected = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        return f"{key}: got {problem['input']!r}, expected one of {expected}"
-    seen = problem["input"]
-    shown = f"got {seen!r}: " if not isinstance(seen, (dict, list, BaseModel)) else ""
-    return f"{key}: {shown}{message[:1].lower()}{message[1:]}. {_sentence(location)}".rstrip()
+        options = re.findall(r"'(.*?)'", problem["ctx"]["expected"])
+        hint = _nearest(seen, options) if len(options) > 1 else ""
+        return f"{key}: got {shown(seen)}, expected one of {', '.join(options)}{hint}"
+    if kind == "value_error":  # a validator of ours, which says it all
+        return f"{key}: {problem['ctx']['error']}".removeprefix(": ")
+    expected = _EXPECTED[kind].format(**problem.get("ctx", {})) if kind in _EXPECTED else problem["msg"]
+    return f"{key}: got {shown(seen)}, expected {expected}. {sentence}".rstrip()
 
 
-def _field(location: list[Any]) -> FieldInfo | None:
-    """The field of the model that a location in the file names."""
-    section: Any = Deployment
-    found: FieldInfo | None = None
+def _nearest(name: object, options: Collection[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), options, 1) if isinstance(name, str) else []
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _locate(location: Sequence[Any]) -> tuple[list[str], list[str], str]:
+    """A place in the file, as pydantic names it: its keys, the keys allowed there, and what it is for."""
+    here: Any = Deployment
+    keys: list[str] = []
+    allowed: list[str] = []
+    sentence = ""
     for part in location:
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return None
-        found = next((f for name, f in section.model_fields.items() if part in (name, f.alias)), None)
-        if found is None:
-            return None
-        section = found.annotation
-    return found
-
-
-def _sentence(location: list[Any]) -> str:
-    found = _field(location)
-    return (found.description or "") if found else ""
-
-
-def _keys_beside(location: list[Any]) -> list[str]:
-    if location[:2] == ["preprocessing", "features"] and len(location) == 4:
-        sections: list[Any] = [NumericFeature, CategoricalFeature, IdentityFeature]
-    elif location[:2] == ["gates", "metrics"] and len(location) == 4:
-        sections = [MetricGate]
-    elif location[:2] == ["engine", "metadata"] and len(location) == 3:
-        sections = [Database]
-    else:
-        parent = _field(location[:-1])
-        sections = [parent.annotation if parent else Deployment]
-    return list(
-        dict.fromkeys(f.alias or name for section in sections for name, f in section.model_fields.items())
-    )
+        if part == "[key]":
+            continue
+        if here is AnyFeature:  # pydantic adds the type, which is no key of the file
+            here = _FEATURES[part]
+            continue
+        keys.append(str(part))
+        if isinstance(here, type) and issubclass(here, Section):
+            fields = {field.alias or name: field for name, field in here.model_fields.items()}
+            allowed = list(fields)
+            here = fields[part].annotation if part in fields else None
+            sentence = (fields[part].description or "") if part in fields else ""
+        elif get_origin(here) is dict:
+            names, here = get_args(here)
+            allowed = list(get_args(names))
+        else:
+            here = next(iter(get_args(here)), None)
+        if type(None) in get_args(here):
+            here = get_args(here)[0]
+    return keys, allowed, sentence

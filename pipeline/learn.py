@@ -120,7 +120,8 @@ class Learner:
         together: all pending spans in one run.
         check: only look, up to the decision.
         on_stage: told what begins.
-        log_to: gives the log of a run, and sends what libraries print there.
+        log_to: told the log of the run that begins; sends what libraries print there.
+        left_out: span -> why it is not learned, as `waiting` last found it.
     """
 
     deployment: Deployment
@@ -130,7 +131,7 @@ class Learner:
     together: bool = False
     check: bool = False
     on_stage: Callable[[str], None] = lambda _: None
-    log: Path = Path("/dev/null")
+    log_to: Callable[[Path], None] = lambda _: None
     left_out: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -174,6 +175,8 @@ class Learner:
                 skipped += 1
 
     def _run(self, spans: tuple[int, ...]) -> Outcome:
+        log = new_log(self.deployment.state, f"{'check' if self.check else 'run'}-span-{spans[-1]}")
+        self.log_to(log)
         self.on_stage("starting")
         from components.ingest.fingerprint import fingerprint
         from components.replay.component import read_meta
@@ -200,8 +203,8 @@ class Learner:
         pipeline = graph.build(
             deployment, run, complete, runner.job_args(deployment.engine.beam_args), connection
         )
-        runner.execute(pipeline, watch, self.log)
-        return self._outcome(run, runner.Results(connection, watch.run_id), watch.seconds)
+        runner.execute(pipeline, watch, log)
+        return self._outcome(run, runner.Results(connection, watch.run_id), watch.seconds, log)
 
     def _files(self, span: int, files: list[Path]) -> list[Path]:
         if not files:
@@ -211,7 +214,7 @@ class Learner:
             )
         return files
 
-    def _outcome(self, run: Any, results: Any, seconds: Mapping[str, float]) -> Outcome:
+    def _outcome(self, run: Any, results: Any, seconds: Mapping[str, float], log: Path) -> Outcome:
         decision = results.read("Decision", "decision.json")
         registered = results.artifact("RegisteredVersion")
         version = registered.properties["version"].int_value if registered else None
@@ -230,7 +233,7 @@ class Learner:
             verdict=results.read("ModelBlessing", "verdict.json") if version is not None else None,
             served=champion.number if champion else None,
             seconds=stages,
-            log=str(self.log),
+            log=str(log),
         )
 
 
@@ -240,8 +243,8 @@ def _check_artifacts(base: Version | None) -> None:
     gone = [f"{name} ({base.uris[name]})" for name in ARTIFACTS if not Path(base.uris[name]).is_dir()]
     if gone:
         raise RetrainError(
-            f"version {base.number} is served, but not whole: missing {', '.join(gone)}. Restore the folders, or "
-            "serve a version that is whole (`retrain history`, `retrain promote VERSION`)"
+            f"version {base.number} is served, but not whole: missing {', '.join(gone)}. Restore the folders, "
+            "or serve a version that is whole (`retrain history`, `retrain promote VERSION`)"
         )
 
 

@@ -11,12 +11,16 @@ from pathlib import Path
 from components.errors import RetrainError
 
 
+class LockedError(RetrainError):
+    """Another process is changing the deployment."""
+
+
 @contextlib.contextmanager
 def locked(state: Path) -> Iterator[None]:
     """Holds the deployment's lock; the kernel lets go of it when the process ends, however it ends.
 
     Raises:
-        RetrainError: another process holds it.
+        LockedError: another process holds it.
     """
     state.mkdir(parents=True, exist_ok=True)
     with open(state / "lock", "a+") as file:
@@ -25,9 +29,9 @@ def locked(state: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise RetrainError(
-                f"another command is changing this deployment (process {holder}, lock {state / 'lock'}); wait for it "
-                "to end, then try again"
+            raise LockedError(
+                f"another command is changing this deployment (process {holder}, lock {state / 'lock'}); "
+                "wait for it to end, then try again"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -28,36 +28,43 @@ class Pending:
 def find_spans(data: Data) -> dict[int, list[Path]]:
     """Every span on disk with its files, both ascending; a span's folder may be empty.
 
-    Files whose name begins with a dot or an underscore are left alone: they are being written.
+    Files and folders whose name begins with a dot or an underscore, or ends with .tmp, are left
+    alone: they are being written.
 
     Raises:
         RetrainError: the folder is missing, or two names stand for one span.
     """
-    if not data.path.is_dir():
-        raise RetrainError(
-            f"data.path: no folder {data.path}. Put the spans there, as {data.pattern} (`retrain split` makes "
-            "them of a table with a time column)"
-        )
     before, _, after = data.pattern.partition("{SPAN}")
-    head, tail = before.rsplit("/", 1) if "/" in before else ("", before)
+    head, _, tail = before.rpartition("/")
     name, _, rest = after.partition("/")
     parent = data.path / head
+    if not parent.is_dir():
+        raise RetrainError(
+            f"data.path: no folder {parent}. Put the spans into {data.path}, as {data.pattern} "
+            "(`retrain split` makes them of a table with a time column)"
+        )
     pattern = re.compile(re.escape(tail) + r"(\d+)" + re.escape(name).replace(r"\*", "[^/]*"))
     found: dict[int, list[Path]] = {}
     names: dict[int, str] = {}
-    for entry in sorted(parent.iterdir() if parent.is_dir() else ()):
+    for entry in sorted(parent.iterdir()):
         match = pattern.fullmatch(entry.name)
-        if not match or entry.name[0] in "._" or entry.is_dir() != bool(rest):
+        if not match or _unfinished(entry.name) or entry.is_dir() != bool(rest):
             continue
         span = int(match[1])
-        if rest and span in names:
+        if span in names and (rest or "*" not in name):
             raise RetrainError(
                 f"span {span} is there twice: {names[span]} and {entry.name} in {parent}; remove one"
             )
         names[span] = entry.name
         files = sorted(entry.glob(rest)) if rest else [entry]
-        found.setdefault(span, []).extend(f for f in files if f.is_file() and f.name[0] not in "._")
+        found.setdefault(span, []).extend(
+            f for f in files if f.is_file() and not any(map(_unfinished, f.relative_to(parent).parts))
+        )
     return dict(sorted(found.items()))
+
+
+def _unfinished(name: str) -> bool:
+    return name[0] in "._" or name.endswith(".tmp")
 
 
 def pending(

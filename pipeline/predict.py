@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import math
 import urllib.error
@@ -36,16 +37,21 @@ class Client:
             RetrainError: the server does not answer, or answers with an error.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
+            request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=60) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             reason = error.read().decode("utf-8", "replace")[:500]
             raise RetrainError(f"{self.url}{path}: {error.code}: {reason}") from None
-        except (urllib.error.URLError, OSError) as error:
+        except OSError as error:
             raise RetrainError(
                 f"{self.url}{path}: no answer ({error}); is `retrain serve` running?"
+            ) from None
+        except (http.client.HTTPException, ValueError) as error:
+            raise RetrainError(
+                f"{self.url}{path}: no answer of a model server's REST port ({str(error)[:100]}); name it as "
+                "http://HOST:PORT"
             ) from None
 
     def answers(self) -> bool:
@@ -63,6 +69,11 @@ class Client:
     def columns(self) -> dict[str, type]:
         """The raw columns that the served version reads, with their types."""
         signatures = self.call("/metadata")["metadata"]["signature_def"]["signature_def"]
+        if SERVING_RAW not in signatures:
+            raise RetrainError(
+                f"{self.url}: no signature {SERVING_RAW} (there is {', '.join(sorted(signatures))}); "
+                "only models that this pipeline made take rows"
+            )
         inputs = signatures[SERVING_RAW]["inputs"]
         return {name: _KINDS[spec["dtype"]] for name, spec in inputs.items()}
 
@@ -82,45 +93,51 @@ def read_instances(
         The line, the instance, and what is wrong with the row (then without an instance).
 
     Raises:
-        RetrainError: the file is not there, or lacks a column.
+        RetrainError: the file is not there, is no CSV, or lacks a column.
     """
     try:
-        file = open(path, newline="", encoding="utf-8-sig")
+        yield from _read(path, columns)
     except OSError as error:
         raise RetrainError(f"{path}: {error.strerror}; name a CSV file with a header") from None
-    with file:
-        reader = csv.DictReader(file)
-        missing = [name for name in columns if name not in (reader.fieldnames or [])]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RetrainError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+
+
+def _read(path: Path, columns: Mapping[str, type]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        header = reader.fieldnames or []
+        missing = [name for name in columns if name not in header]
         if missing:
             raise RetrainError(
-                f"{path}: missing column {', '.join(missing)}; the served version reads {', '.join(columns)}, and the "
-                f"file has {', '.join(reader.fieldnames or ['no header'])}"
+                f"{path}: missing column {', '.join(missing)}; the served version reads "
+                f"{', '.join(columns)}, and the file has {', '.join(header) or 'no header'}"
             )
         for row in reader:
-            try:
-                yield (
-                    reader.line_num,
-                    {name: _value(row[name] or "", name, kind) for name, kind in columns.items()},
-                    "",
-                )
-            except ValueError as error:
-                yield reader.line_num, None, str(error)
+            instance, problems = {}, []
+            if None in row or None in row.values():
+                problems.append(f"not as many cells as the header, {len(header)}")
+            else:
+                for name, kind in columns.items():
+                    try:
+                        instance[name] = _value(row[name], name, kind)
+                    except ValueError as error:
+                        problems.append(str(error))
+            yield reader.line_num, None if problems else instance, "; ".join(problems)
 
 
 def _value(text: str, name: str, kind: type) -> Any:
+    """A cell as ingest reads it, so that the model gets what it was trained on."""
+    from components.ingest.cells import BAD, float_cell, int_cell
+
     if kind is str:
         return text
-    if not text.strip():
+    value = int_cell(text) if kind is int else float_cell(text)
+    if value is BAD:
+        raise ValueError(f"{name}: {text!r} is not {'a whole number' if kind is int else 'a number'}")
+    if value is None:
         return MISSING_INT if kind is int else math.nan
-    try:
-        number = float(text)
-        if kind is float and math.isfinite(number):
-            return number
-        if kind is int and number.is_integer():
-            return int(text) if text.strip().lstrip("+-").isdigit() else int(number)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(f"{name}: {text!r} is not {'a whole number' if kind is int else 'a number'}")
+    return value
 
 
 def predict_file(client: Client, path: Path) -> Iterator[dict[str, Any]]:

@@ -30,16 +30,17 @@ class Watch:
     """What the stages of one run tell as they go.
 
     Attributes:
-        seconds: stage -> how long it took; stages that were skipped or taken from the cache are
-            there too, with next to nothing.
+        seconds: stage -> how long it took; one taken from the cache took next to nothing.
         failed: the stage that raised, and what it raised: Beam hands on only a text.
         run_id: of the run in ML Metadata.
+        skipped: the stages whose condition did not hold, and all that is below them.
     """
 
     def __init__(self, on_stage: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
         self.failed: tuple[str, BaseException] | None = None
         self.run_id = ""
+        self.skipped: set[str] = set()
         self._on_stage = on_stage
 
     @contextlib.contextmanager
@@ -67,11 +68,21 @@ class _WatchedNode(PipelineNodeAsDoFn):
     def _run_node(self) -> None:
         watch = type(self).watch
         watch.run_id = self._pipeline_runtime_spec.pipeline_run_id.field_value.string_value
+        # A condition over what a skipped node would have made is neither true nor false, and TFX
+        # fails the node or skips it, as a map's order has it. Below a skipped node all is skipped.
+        if watch.skipped & set(self._pipeline_node.upstream_nodes):
+            watch.skipped.add(self._node_id)
+            return
+        results = Results(self._mlmd_connection_config, watch.run_id)
         with watch.stage(self._node_id):
+            before = results.executions()
             super()._run_node()
+            made = {i: state for i, state in results.executions().items() if i not in before}
             # TFX records a node whose inputs can't be resolved as failed, and then goes on.
-            if Results(self._mlmd_connection_config, watch.run_id).any_failed():
+            if metadata_store_pb2.Execution.FAILED in made.values():
                 raise RuntimeError(f"the inputs of {self._node_id} could not be resolved")
+        if not made:
+            watch.skipped.add(self._node_id)
 
 
 class _WatchedRunner(BeamDagRunner):
@@ -103,7 +114,7 @@ def execute(pipeline: Pipeline, watch: Watch, log: Path) -> None:
             raise StageError("the pipeline", error, log) from error
         stage, cause = watch.failed
         if isinstance(cause, RetrainError):
-            raise cause from None
+            raise RetrainError(f"{cause}\nThe log is {log}") from None
         raise StageError(stage, cause, log) from cause
 
 
@@ -130,12 +141,12 @@ class Results:
     def __init__(self, connection: Any, run_id: str) -> None:
         self._connection, self._run_id = connection, run_id
 
-    def any_failed(self) -> bool:
-        """Whether an execution of the run failed."""
+    def executions(self) -> dict[int, int]:
+        """The executions of the run so far, by id, with their states."""
         with metadata.Metadata(self._connection) as handle:
             context = handle.store.get_context_by_type_and_name("pipeline_run", self._run_id)
-            executions = handle.store.get_executions_by_context(context.id) if context else []
-        return any(e.last_known_state == metadata_store_pb2.Execution.FAILED for e in executions)
+            found = handle.store.get_executions_by_context(context.id) if context else []
+        return {execution.id: execution.last_known_state for execution in found}
 
     def artifact(self, type_name: str) -> Any:
         """The run's artifact of a type, new or from the cache; None where it made none."""

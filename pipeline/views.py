@@ -11,7 +11,9 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from components.errors import RetrainError
 from components.promote.logic import worst_past
 from components.promote.registry import Version
 from pipeline import plan
@@ -32,6 +34,14 @@ def spans_text(spans: Sequence[int]) -> str:
     return ", ".join(map(str, spans))
 
 
+def _table(title: str, *columns: str, whole: str = "") -> Table:
+    """A table without lines, to fit 80 columns; where it is too wide, all but the whole column fold."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == whole)
+    return table
+
+
 def _state(version: Version, champion: Version | None) -> str:
     if champion and version.number == champion.number:
         return "served"
@@ -44,9 +54,13 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
     """What is served, and what is waiting: as data, and for a person."""
     registry = open_registry(deployment)
     champion, versions = registry.champion(), registry.versions()
-    on_disk = plan.find_spans(deployment.data) if deployment.data.path.is_dir() else {}
+    try:
+        on_disk, problem = plan.find_spans(deployment.data), None
+    except RetrainError as error:  # where only the server runs, there is no data
+        on_disk, problem = {}, str(error)
     waiting = plan.pending(on_disk, champion, versions, retry=False, until=None)
-    logs = sorted((deployment.state / "logs").glob("*.log"))
+    logs = sorted((deployment.state / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)
+    last_log = str(logs[-1]) if logs else None
     data = {
         "name": deployment.name,
         "served": champion.number if champion else None,
@@ -54,11 +68,12 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
         "watermark": champion.watermark if champion else None,
         "versions": len(versions),
         "pending": list(waiting.spans),
+        "problem": problem,
         "set_aside": {str(span): why for span, why in waiting.set_aside.items()},
         "state": str(deployment.state),
         "serving": str(deployment.serving_path),
         "registry": deployment.registry_uri,
-        "last_log": str(logs[-1]) if logs else None,
+        "last_log": last_log,
     }
     table = Table.grid(padding=(0, 2))
     table.add_row("deployment", deployment.name)
@@ -68,31 +83,14 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
         table.add_row("learned", f"up to span {champion.watermark}")
     else:
         table.add_row("served", "nothing yet")
-    table.add_row("pending", f"spans {spans_text(waiting.spans)}" if waiting.spans else "nothing new")
+    spans = f"span{'s' * (len(waiting.spans) > 1)} {spans_text(waiting.spans)}"
+    table.add_row("pending", problem or (spans if waiting.spans else "nothing new"))
     for span, why in waiting.set_aside.items():
         table.add_row("set aside", f"span {span}: {why}")
     table.add_row("versions", str(len(versions)))
     table.add_row("state", str(deployment.state))
-    table.add_row("last log", data["last_log"] or "none")
+    table.add_row("last log", last_log or "none")
     return data, table
-
-
-def _metric(version: Version) -> tuple[str, str]:
-    """The first gated metric of a version on its new spans: champion's -> candidate's; the worst past span."""
-    record = version.record
-    names = [
-        name
-        for name in (record["metrics"]["candidate"].get("overall") or {})
-        if "_" not in name or name in ("pr_auc", "log_loss")
-    ]
-    if not names:
-        return "", ""
-    metric, span = names[0], f"span={version.spans[-1]}"
-    mine = record["metrics"]["candidate"].get(span, {}).get(metric)
-    base = record["metrics"]["champion"].get(span, {}).get(metric)
-    text = (f"{base:.3f} -> " if base is not None else "") + (f"{mine:.3f}" if mine is not None else "?")
-    worst = record["worst_past"].get(metric)
-    return f"{metric} {text}", f"{worst['slice']} {-worst['fall']:+.3f}" if worst else ""
 
 
 def version_data(version: Version, champion: Version | None) -> dict[str, Any]:
@@ -104,39 +102,42 @@ def history(deployment: Deployment) -> tuple[list[dict[str, Any]], Any]:
     """Every version, oldest first: as data, and as a table."""
     registry = open_registry(deployment)
     champion, versions = registry.champion(), registry.versions()
-    table = Table(title=f"versions of {deployment.name}", title_justify="left")
-    for column in (
-        "version",
-        "spans",
-        "parent",
-        "state",
-        "on the new span",
-        "worst past span",
-        "drift",
-        "why trained",
-        "why not served",
-        "seconds",
-        "made",
-    ):
-        table.add_column(column, overflow="fold")
+    if not versions:
+        return [], "no version yet"
+    metric = next(iter(deployment.gates.metrics))
+    table = _table(
+        f"versions of {deployment.name}",
+        *("ver", "spans", "from", "state", f"{metric}, new span", "worst past", "drift", "made"),
+    )
     for version in versions:
-        new, worst = _metric(version)
-        drifted = [d["feature"] for d in version.record["drift"] if d["drifted"]]
-        rejected = "" if version.blessed else "; ".join(version.record["gate"]["reasons"])
-        table.add_row(
-            str(version.number),
-            spans_text(version.spans),
-            "-" if version.parent is None else str(version.parent),
-            _state(version, champion),
-            new,
-            worst,
-            ", ".join(drifted) or "-",
-            "; ".join(reason.split(":")[0] for reason in version.record["reasons"]),
-            version.set_aside or rejected or "-",
-            f"{sum(version.seconds.values()):.0f}" if version.seconds else "?",
-            when(version.created),
-        )
-    return [version_data(v, champion) for v in versions], table if versions else "no version yet"
+        table.add_row(*_history_row(version, _state(version, champion), metric))
+    notes = [f"version {v.number}: {why}" for v in versions if (why := _why_not(v))]
+    return [version_data(v, champion) for v in versions], Group(
+        table, *map(Text, ["", *notes] if notes else [])
+    )
+
+
+def _history_row(version: Version, state: str, metric: str) -> list[str]:
+    record, new = version.record, f"span={version.spans[-1]}"
+    mine, base = (record["metrics"][model].get(new, {}).get(metric) for model in ("candidate", "champion"))
+    worst = record["worst_past"].get(metric)
+    return [
+        str(version.number),
+        spans_text(version.spans),
+        "-" if version.parent is None else str(version.parent),
+        state,
+        ("" if base is None else f"{base:.3f} -> ") + ("?" if mine is None else f"{mine:.3f}"),
+        f"{worst['slice'].removeprefix('span=')}: {-worst['fall']:+.3f}" if worst else "-",
+        f"{sum(d['drifted'] for d in record['drift'])} of {len(record['drift'])}" if record["drift"] else "-",
+        when(version.created)[:10],
+    ]
+
+
+def _why_not(version: Version) -> str:
+    """Why a version must not be served; empty: it may be."""
+    if version.set_aside:
+        return version.set_aside.removeprefix(f"version {version.number} ")
+    return "" if version.blessed else f"rejected: {'; '.join(version.record['gate']['reasons'])}"
 
 
 def show(deployment: Deployment, number: int) -> tuple[dict[str, Any], Any]:
@@ -179,32 +180,23 @@ def _full_record(version: Version) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.4f}"
+    return "?" if value is None else f"{value:.3f}"
 
 
 def _checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="gate", title_justify="left")
-    for column in ("metric", "on", "champion", "candidate", "gate", "limit", "examples", "outcome"):
-        table.add_column(column, overflow="fold")
+    table = _table("\ngate", "metric", "on", "before", "after", "gate", "rows", "outcome", whole="gate")
     for c in checks:
         base = "" if c["gate"] == "min_value" else _number(c["champion"])
+        limit = f"{c['gate']} {c['limit']:g}"
         table.add_row(
-            c["metric"],
-            c["slice"],
-            base,
-            _number(c["candidate"]),
-            c["gate"],
-            f"{c['limit']:g}",
-            str(c["examples"]),
-            c["outcome"],
+            c["metric"], c["slice"], base, _number(c["candidate"]), limit, str(c["examples"]), c["outcome"]
         )
     return table
 
 
 def _drift_table(drift: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="drift against the parent's reference statistics", title_justify="left")
-    for column in ("feature", "measure", "value", "threshold", "drifted"):
-        table.add_column(column)
+    title = "\ndrift against the parent's reference statistics"
+    table = _table(title, "feature", "measure", "value", "threshold", "drifted")
     for d in drift:
         table.add_row(
             d["feature"],
@@ -220,7 +212,7 @@ def decision_view(outcome: Outcome) -> Group:
     """What `check` found, for a person."""
     decision = outcome.decision
     rows = ", ".join(f"{name} {count}" for name, count in decision["rows"].items())
-    lines = [f"spans {spans_text(outcome.spans)}: {decision['action']} ({rows})"]
+    lines = [f"span {spans_text(outcome.spans)}: {decision['action']} ({rows})"]
     lines += [f"  {reason}" for reason in decision["reasons"]]
     return Group(*lines, _drift_table(decision["drift"])) if decision["drift"] else Group(*lines)
 

@@ -14,6 +14,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
+from components.artifacts import folder_of
+from components.errors import RetrainError
 from components.evaluate import logic
 from components.names import PREDICTIONS, SERVING_DEFAULT, SPAN
 
@@ -64,6 +66,9 @@ def read_metrics(uri: str, model: str | None) -> dict[str, dict[str, float]]:
     """Slice -> metric -> value, of one model of a ModelEvaluation artifact; None: of its only one.
 
     Where all labels are the same, what ranks examples is left out: TFMA gives 0 for its AUC.
+
+    Raises:
+        RetrainError: there are none.
     """
     import tensorflow_model_analysis as tfma
 
@@ -74,7 +79,13 @@ def read_metrics(uri: str, model: str | None) -> dict[str, dict[str, float]]:
         values = metrics.setdefault(name, {})
         for subkeys in outputs.values():
             for by_metric in subkeys.values():
-                values |= {k: float(v["doubleValue"]) for k, v in by_metric.items() if "doubleValue" in v}
+                values |= {
+                    k: float(v["doubleValue"])
+                    for k, v in by_metric.items()
+                    if "doubleValue" in v and not k.endswith("_diff")  # to the baseline's
+                }
+    if not metrics:
+        raise RetrainError(f"evaluation {uri}: it holds no metrics of {model or 'the candidate'}")
     return {name: logic.only_defined(values) for name, values in metrics.items()}
 
 
@@ -91,7 +102,7 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        uri = artifact_utils.get_single_uri(input_dict["evaluation"])
+        uri = folder_of(input_dict["evaluation"])
         settings = json.loads(exec_properties["gates"])
         # TFMA forgets the name of a model that it evaluates alone.
         candidate = read_metrics(uri, CANDIDATE if settings["baseline"] else None)
@@ -118,7 +129,8 @@ class Executor(base_executor.BaseExecutor):
     def _smoke_test(self, input_dict: dict[str, list[types.Artifact]]) -> list[str]:
         from components.evaluate import smoke
 
-        saved_model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
+        saved_model = path_utils.serving_model_path(folder_of(input_dict["model"]))
+        folder_of(input_dict["examples"])
         held_out = artifact_utils.get_split_uri(input_dict["examples"], "eval")
         return smoke.problems(saved_model, smoke.read_some(held_out, _SMOKE_EXAMPLES))
 
@@ -148,6 +160,12 @@ class Gate(base_component.BaseComponent):
         new_spans, past_spans: what was just learned, and what had been learned before.
         min_examples: slices with fewer held-out examples are not judged.
         baseline: whether the evaluation holds a champion's metrics.
+
+    Outputs:
+    - `blessing`: with the custom property `blessed`, 1 or 0, and `verdict.json`.
+
+    Raises:
+        RetrainError: `gates` names a metric or a limit that there is not.
     """
 
     SPEC_CLASS = GateSpec
@@ -164,6 +182,14 @@ class Gate(base_component.BaseComponent):
         min_examples: int,
         baseline: bool,
     ) -> None:
+        for metric, limits in gates.items():
+            if metric not in logic.METRICS:
+                raise RetrainError(f"gates: got {metric!r}, expected one of {', '.join(logic.METRICS)}")
+            for limit in limits:
+                if limit not in logic.LIMITS:
+                    raise RetrainError(
+                        f"gates.{metric}: got {limit!r}, expected one of {', '.join(logic.LIMITS)}"
+                    )
         settings = {
             "metrics": gates,
             "new_spans": list(new_spans),

@@ -29,6 +29,7 @@ class Metric:
     ranks: bool = False
 
 
+LIMITS = ("min_value", "max_drop", "max_past_drop", "max_slice_drop")
 METRICS: Mapping[str, Metric] = {
     "auc": Metric("AUC", ranks=True),
     "pr_auc": Metric("AUCPrecisionRecall", ranks=True),
@@ -59,7 +60,8 @@ class Check:
         candidate, champion: the two values; None where there is none.
         limit: what the setting says.
         examples: how many the values were measured on.
-        outcome: `not judged` only where there were too few examples to, or all had the same label.
+        outcome: `not judged` only where there were too few examples to, or all had the same label. A past
+            span always has held-out examples, so one that was not measured has failed.
     """
 
     gate: str
@@ -192,7 +194,8 @@ class _Judge:
         needed = [mine] if gate == "min_value" else [mine, base]
         outcome: Outcome
         one_class = METRICS[self.metric].ranks and self.candidate.get(name, {}).get(MEAN_LABEL) in (0.0, 1.0)
-        if examples < self.min_examples or (one_class and gate != "min_value"):
+        lost = gate == "max_past_drop" and name not in self.candidate
+        if (examples < self.min_examples and not lost) or (one_class and gate != "min_value"):
             outcome = "not judged"
         elif any(value is None or not math.isfinite(value) for value in needed):
             outcome = "failed"

@@ -23,6 +23,8 @@ def problems(saved_model: str, examples: Sequence[bytes]) -> list[str]:
     Both signatures must answer every example with a finite number, and with the same one: they are
     two ways to the same graph.
     """
+    if not examples:
+        return ["there is no held-out example to ask the SavedModel"]
     try:
         model = tf.saved_model.load(saved_model)
         by_example = model.signatures[SERVING_DEFAULT](examples=tf.constant(list(examples)))[
@@ -31,7 +33,7 @@ def problems(saved_model: str, examples: Sequence[bytes]) -> list[str]:
         raw = model.signatures[SERVING_RAW]
         columns = raw.structured_input_signature[1]
         by_column = raw(**_columns(examples, columns))[PREDICTIONS].numpy()
-    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+    except (OSError, KeyError, TypeError, ValueError, tf.errors.OpError) as error:
         return [f"the SavedModel does not answer: {str(error).splitlines()[0]}"]
     found = []
     if by_example.shape[:1] != (len(examples),):
@@ -39,6 +41,10 @@ def problems(saved_model: str, examples: Sequence[bytes]) -> list[str]:
     elif not np.isfinite(by_example).all():
         found.append(
             f"{np.count_nonzero(~np.isfinite(by_example))} of {by_example.size} answers are not finite"
+        )
+    elif by_column.shape != by_example.shape:
+        found.append(
+            f"{SERVING_DEFAULT} answers with shape {by_example.shape}, {SERVING_RAW} with {by_column.shape}"
         )
     elif not np.allclose(by_example, by_column, rtol=1e-4, atol=1e-5):
         worst = float(np.abs(by_example - by_column).max())

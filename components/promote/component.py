@@ -13,7 +13,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
-from components.artifacts import Decision, RegisteredVersion
+from components.artifacts import Decision, RegisteredVersion, folder_of
+from components.errors import RetrainError
 from components.promote import logic
 from components.promote.registry import ARTIFACTS, Registry, Version
 
@@ -29,7 +30,7 @@ class RegisterExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        uris = {name: artifact_utils.get_single_uri(artifacts) for name, artifacts in input_dict.items()}
+        uris = {name: folder_of(artifacts) for name, artifacts in input_dict.items()}
         settings = json.loads(exec_properties["settings"])
         decision = _read(uris["decision"], "decision.json")
         verdict = _read(uris["blessing"], "verdict.json")
@@ -94,6 +95,12 @@ class Register(base_component.BaseComponent):
         spans: the spans learned.
         parent: the version that the run started from; None: a cold start.
         inputs: one channel an artifact of `RegisterSpec.INPUTS`.
+
+    Outputs:
+    - `version`: a `RegisteredVersion`.
+
+    Raises:
+        RetrainError: `spans` is empty.
     """
 
     SPEC_CLASS = RegisterSpec
@@ -108,6 +115,8 @@ class Register(base_component.BaseComponent):
         parent: int | None,
         **inputs: types.BaseChannel,
     ) -> None:
+        if not spans:
+            raise RetrainError("spans: got none, required is at least one that was learned")
         super().__init__(
             RegisterSpec(
                 uri=uri,

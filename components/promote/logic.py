@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_MOST_DRIFT = 20  # features in a summary
+# What a summary holds: MLflow refuses a tag of more than 100,000 characters.
+_MOST = 20  # features, reasons and new spans each
+_LONGEST_REASON = 500
+_LONGEST_NAME = 250  # MLflow's own limit
 
 
 def summarize(
     decision: Mapping[str, Any], verdict: Mapping[str, Any], spans: Sequence[int]
 ) -> dict[str, Any]:
-    """A record's summary: its size does not grow with the number of past spans or slices.
+    """A record's summary: its size does not grow with the number of spans, slices or features.
 
     Args:
         decision: `decision.json` of the decide stage.
@@ -22,21 +26,24 @@ def summarize(
     Returns:
         `reasons`, `rows`, `drift` (the most drifted features), `gate` (its reasons, and how many
         checks passed, failed, or were not judged), `metrics` (candidate's and champion's, overall
-        and on each new span), `worst_past` (the past span that fell most, by metric).
+        and on the last new spans), `worst_past` (the past span that fell most, by metric).
     """
     checks = verdict["checks"]
     outcomes = [check["outcome"] for check in checks]
-    slices = ["overall", *(f"span={span}" for span in spans)]
+    slices = ["overall", *(f"span={span}" for span in spans[-_MOST:])]
+
+    def short(reasons: Sequence[str]) -> list[str]:
+        return [reason[:_LONGEST_REASON] for reason in reasons[:_MOST]]
 
     def of(model: str) -> dict[str, Any]:
         return {name: verdict[model][name] for name in slices if name in (verdict[model] or {})}
 
     return {
-        "reasons": decision["reasons"],
+        "reasons": short(decision["reasons"]),
         "rows": decision["rows"],
-        "drift": decision["drift"][:_MOST_DRIFT],
+        "drift": decision["drift"][:_MOST],
         "gate": {
-            "reasons": verdict["reasons"][:_MOST_DRIFT],
+            "reasons": short(verdict["reasons"]),
             **{name: outcomes.count(name) for name in ("passed", "failed", "not judged")},
         },
         "metrics": {"candidate": of("candidate"), "champion": of("champion")},
@@ -50,7 +57,7 @@ def worst_past(checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for check in checks:
         if check["gate"] != "max_past_drop" or check["outcome"] == "not judged":
             continue
-        if check["candidate"] is None or check["champion"] is None:
+        if any(v is None or not math.isfinite(v) for v in (check["candidate"], check["champion"])):
             continue
         # A loss falls by growing: the limit's side is the same for both, so compare the loss made.
         sign = -1.0 if check["metric"].endswith("loss") else 1.0
@@ -63,7 +70,8 @@ def worst_past(checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def chart_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Slice -> metric -> value, flattened to names that MLflow accepts: `auc/span=3` -> `auc/span_3`."""
     return {
-        f"{metric}/{re.sub(r'[^0-9A-Za-z_. /-]', '_', name)}": value
+        # Without the slash: MLflow takes a name for a path, and refuses `a//b`.
+        f"{metric}/{re.sub(r'[^0-9A-Za-z_. -]', '_', name)}"[:_LONGEST_NAME]: value
         for name, values in metrics.items()
         for metric, value in values.items()
     }

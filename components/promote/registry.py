@@ -7,6 +7,7 @@ its tags, written together with it, so a version is either there whole or not at
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import time
@@ -90,13 +91,14 @@ def _explained(method: Callable[..., Result]) -> Callable[..., Result]:
     @functools.wraps(method)
     def wrapped(self: Registry, *args: Any, **kwargs: Any) -> Result:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             return method(self, *args, **kwargs)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise RetrainError(
-                f"registry {self.uri}: {str(error).strip().splitlines()[0]}. Check registry.uri, and that the "
-                "server or the file answers; nothing was changed"
+                f"registry {self.uri}: {str(error).strip().splitlines()[0]}. Check registry.uri, and that "
+                "the server or the file answers; nothing was changed"
             ) from error
 
     return wrapped
@@ -144,7 +146,11 @@ class Registry:
 
     @_explained
     def champion(self) -> Version | None:
-        """The version behind the alias `champion`; None before the first."""
+        """The version behind the alias `champion`; None before the first.
+
+        Raises:
+            RetrainError: the alias is on a version that was not registered here.
+        """
         from mlflow.exceptions import MlflowException
 
         if not self.exists():
@@ -155,6 +161,11 @@ class Registry:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
+        if "key" not in found.tags:
+            raise RetrainError(
+                f"registry {self.uri}: the alias {CHAMPION} of {self.name} is on version {found.version}, "
+                "which `retrain` did not register; move it to one that it did"
+            )
         return _from_tags(int(found.version), found.creation_timestamp, found.tags)
 
     def get(self, number: int) -> Version:
@@ -179,7 +190,12 @@ class Registry:
             version: what it is; its number is not looked at.
             saved_model: the folder that MLflow shall keep a copy of.
             metrics: for MLflow's charts.
+
+        Raises:
+            RetrainError: there is no such folder, or the registry does not answer.
         """
+        if not os.path.isdir(saved_model):
+            raise RetrainError(f"register: there is no SavedModel to keep in {saved_model}")
         known = next((v.number for v in self.versions() if v.key == version.key), None)
         if known is not None:
             return known
@@ -215,14 +231,16 @@ class Registry:
             if experiment
             else client.create_experiment(self.name, artifact_location=self._artifacts)
         )
-        begun = client.search_runs([experiment_id], f"tags.`retrain.key` = '{version.key}'", max_results=1)
+        # Hashed, because a path may hold quotes, and MLflow's filters have no escapes.
+        key = hashlib.sha256(version.key.encode()).hexdigest()
+        begun = client.search_runs([experiment_id], f"tags.`retrain.key` = '{key}'", max_results=1)
         run_id = (
             begun[0].info.run_id
             if begun
             else client.create_run(
                 experiment_id,
                 run_name=f"spans {version.spans[0]}-{version.spans[-1]}",
-                tags={"retrain.key": version.key},
+                tags={"retrain.key": key},
             ).info.run_id
         )
         now = int(time.time() * 1000)

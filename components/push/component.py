@@ -52,6 +52,9 @@ class Push(base_component.BaseComponent):
         model: the model to serve.
         version: its version in the registry.
         base: the serving folder of this model.
+
+    Outputs:
+    - `pushed`: with the custom property `pushed_destination`.
     """
 
     SPEC_CLASS = PushSpec

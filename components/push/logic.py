@@ -23,8 +23,8 @@ def push(saved_model: Path, base: Path, version: int) -> Path:
         return target
     if not (saved_model / "saved_model.pb").exists():
         raise RetrainError(
-            f"push: version {version} has no SavedModel in {saved_model}. Restore the folder, or choose another "
-            "version (`retrain history`)"
+            f"push: version {version} has no SavedModel in {saved_model}. Restore the folder, or choose "
+            "another version (`retrain history`)"
         )
     # Beside the base path, on the same file system: a server that lists the base path never meets it.
     aside = base.parent / f".{base.name}-{version}"
@@ -50,8 +50,8 @@ def prune(base: Path, keep: set[int], newest: int) -> list[int]:
     Returns:
         The versions removed.
     """
-    there = sorted(int(entry.name) for entry in base.iterdir() if entry.name.isdigit())
-    gone = [version for version in there[:-newest] if version not in keep]
+    there = sorted((int(entry.name) for entry in base.iterdir() if entry.name.isdigit()), reverse=True)
+    gone = [version for version in there[newest:] if version not in keep]
     for version in gone:
         # Renamed first: a folder that is half removed must not look like a version.
         aside = base.parent / f".{base.name}-{version}"

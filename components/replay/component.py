@@ -124,6 +124,12 @@ class Replay(base_beam_component.BaseBeamComponent):
         holdout_per_span: the most held-out examples to keep of one span, at least 1.
         seed: of the sample; a buffer keeps the seed that it began with.
         base_buffer: the champion's buffer; none at a cold start.
+
+    Outputs:
+    - `buffer`: Examples, with `sample.json` beside the splits: what is known of the samples.
+
+    Raises:
+        RetrainError: `capacity` or `holdout_per_span` is less than 1.
     """
 
     SPEC_CLASS = ReplaySpec
@@ -137,6 +143,9 @@ class Replay(base_beam_component.BaseBeamComponent):
         seed: int,
         base_buffer: types.BaseChannel | None = None,
     ) -> None:
+        for name, most in {"capacity": capacity, "holdout_per_span": holdout_per_span}.items():
+            if most < 1:
+                raise RetrainError(f"{name}: got {most}, required is at least 1")
         super().__init__(
             ReplaySpec(
                 examples=examples,

@@ -23,7 +23,8 @@ def build_model(features: Sequence[Feature], rows: Mapping[str, int], spec: Mapp
         spec: `hidden` (units a layer), `embedding_dim`, `dropout` (0 to 1), `batch_norm`.
 
     Returns:
-        An uncompiled model: a dict of `components.features.outputs` in, probabilities of shape [batch, 1] out.
+        An uncompiled model: a dict of `components.features.outputs` in, probabilities of shape [batch, 1]
+        out.
     """
     inputs: dict[str, Any] = {}
     wide, deep = [], []

@@ -29,7 +29,8 @@ class RunSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup, self.final = warmup, final
 
     def __call__(self, step: Any) -> Any:
-        done = (ops.cast(step, "float32") - self.first_step) / self.steps
+        # Less the first step while both are integers: float32 counts to 16.7 million.
+        done = ops.cast(step - self.first_step, "float32") / self.steps
         rising = ops.minimum((done * self.steps + 1.0) / max(self.warmup * self.steps, 1.0), 1.0)
         decayed = ops.clip((done - self.warmup) / max(1.0 - self.warmup, 1e-6), 0.0, 1.0)
         falling = self.final + (1.0 - self.final) * 0.5 * (1.0 + ops.cos(math.pi * decayed))

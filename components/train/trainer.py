@@ -142,7 +142,7 @@ class StopDiverging(keras.callbacks.Callback):
     """Fails the run when the loss is not a number, or has grown well beyond where it began.
 
     Args:
-        limit: the largest mean loss of an epoch, in multiples of the first tenth of the first one.
+        limit: the largest mean loss of an epoch, in multiples of that of the first ten steps.
 
     Raises:
         RetrainError: during fit.

@@ -113,7 +113,7 @@ def carry_over(
     new_optimizer: keras.optimizers.Optimizer,
     sources: Mapping[str, np.ndarray],
 ) -> None:
-    """Copies every variable of a model and its optimizer into another of the same architecture.
+    """Copies every weight of a model and every variable of its optimizer into others of the same kind.
 
     Args:
         old, new: models whose variables have the same paths; tables may differ in rows.
@@ -124,18 +124,20 @@ def carry_over(
         RetrainError: the variables do not pair up, or a shape differs that no vocabulary explains.
     """
     tables = {f"{layer}/embeddings": rows for layer, rows in sources.items()}
-    slots = {path.replace("/", "_"): rows for path, rows in tables.items()}
+    weights = {weight.path.replace("/", "_"): weight.path for weight in new.trainable_weights}
 
     def rows_of_slot(path: str) -> np.ndarray | None:
+        # A slot is named after its weight and its kind; the name of one weight can begin another's.
         slot = path.rsplit("/", maxsplit=1)[-1]
-        return next((rows for name, rows in slots.items() if slot.startswith(f"{name}_")), None)
+        owner = max((name for name in weights if slot.startswith(f"{name}_")), key=len, default=None)
+        return None if owner is None else tables.get(weights[owner])
 
-    _copy(old.variables, new.variables, tables.get)
+    _copy(old.weights, new.weights, tables.get)
     _copy(old_optimizer.variables, new_optimizer.variables, rows_of_slot)
 
 
 def _copy(old: Sequence[Any], new: Sequence[Any], rows_of: Callable[[str], np.ndarray | None]) -> None:
-    paths = [[_SEED_NUMBER.sub("", variable.path) for variable in variables] for variables in (old, new)]
+    paths = [[_NUMBER.sub("", variable.path) for variable in variables] for variables in (old, new)]
     if paths[0] != paths[1]:
         raise RetrainError(
             "warm start: the champion's variables do not pair up with the new model's: "
@@ -153,23 +155,20 @@ def _copy(old: Sequence[Any], new: Sequence[Any], rows_of: Callable[[str], np.nd
         target.assign(value)
 
 
-# Keras numbers the seed generators of dropout through the whole process, whatever layer they are in.
-_SEED_NUMBER = re.compile(r"(?<=^seed_generator)_\d+(?=/)")
+# Keras numbers variables without a name through the whole process; Nadam has one.
+_NUMBER = re.compile(r"(?<=^variable)_\d+$")
 WHAT_TO_DO = "Undo the change of the configuration, or start afresh with `warm_start: {enabled: false}`"
 
 
 def check_compatible(old: TrainingState, new: TrainingState) -> None:
-    """Refuses a warm start between models that do not have the same variables.
+    """Refuses a warm start between models of other features or other layers.
 
     Raises:
         RetrainError: naming the features or the settings that changed.
     """
-    kinds = [{f["name"]: (f["kind"], f["min"], f["max"]) for f in state.features} for state in (old, new)]
-    if kinds[0] != kinds[1]:
-        raise RetrainError(
-            f"warm start: the features changed: {_difference(list(kinds[0].items()), list(kinds[1].items()))}. "
-            f"{WHAT_TO_DO}"
-        )
+    features = _changes(old.features, new.features)
+    if features:
+        raise RetrainError(f"warm start: the features changed: {'; '.join(features)}. {WHAT_TO_DO}")
     changed = [
         f"{key} was {old.model.get(key)!r}, is {value!r}"
         for key, value in new.model.items()
@@ -179,6 +178,23 @@ def check_compatible(old: TrainingState, new: TrainingState) -> None:
         changed.append(f"optimizer was {old.optimizer!r}, is {new.optimizer!r}")
     if changed:
         raise RetrainError(f"warm start: the model changed: {'; '.join(changed)}. {WHAT_TO_DO}")
+
+
+def _changes(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What changed between features, apart from the size of their vocabularies."""
+    before, now = ({feature["name"]: feature for feature in features} for features in (old, new))
+    changes = [f"{name} is gone" for name in before if name not in now]
+    changes += [f"{name} is new" for name in now if name not in before]
+    changes += [
+        f"{name}.{key} was {before[name].get(key)!r}, is {value!r}"
+        for name in now
+        if name in before
+        for key, value in now[name].items()
+        if key not in ("top_k", "min_count", "oov_buckets") and before[name].get(key) != value
+    ]
+    if not changes and list(before) != list(now):  # numeric features are columns, told apart by order
+        changes = [f"their order was {', '.join(before)}, is {', '.join(now)}"]
+    return changes
 
 
 def _difference(old: list[Any], new: list[Any]) -> str:
@@ -211,7 +227,18 @@ def load_state(folder: Path) -> TrainingState:
 
 
 def restore(folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Reads weights, BatchNorm statistics, slots and step, and asserts that every one was used."""
-    status = tf.train.Checkpoint(model=model, optimizer=optimizer).read(str(folder / CHECKPOINT))
-    status.assert_consumed()
-    status.assert_existing_objects_matched()
+    """Reads weights, BatchNorm statistics, slots and step.
+
+    Raises:
+        RetrainError: there is no checkpoint, or it lacks one of them, or has more.
+    """
+    try:
+        status = tf.train.Checkpoint(model=model, optimizer=optimizer).read(str(folder / CHECKPOINT))
+        status.assert_consumed()
+        status.assert_existing_objects_matched()
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+        raise RetrainError(
+            f"warm start: the champion's checkpoint in {folder} is not whole: "
+            f"{str(error).strip().splitlines()[0][:200]}. Restore it, serve another version "
+            "(`retrain promote VERSION`), or start afresh with `warm_start: {enabled: false}`"
+        ) from error

@@ -48,10 +48,11 @@ def _numeric(features: Sequence[Feature], inputs: dict[str, Any]) -> dict[str, t
         # maximum(NaN, 0) is NaN, so what is missing stays missing.
         values = tf.where(tf.constant([[f.log for f in features]]), logarithms, values)
     missing = tf.math.is_nan(values)
-    # TFT leaves NaN out of mean and variance; 0 is then the mean.
+    # TFT leaves NaN out of mean and variance, and a column without any value has neither: whatever is
+    # in it later is NaN, too. 0 is the mean.
     scaled = tft.scale_to_z_score(values, elementwise=True)
     return {
-        NUMERIC: tf.where(missing, tf.zeros_like(scaled), scaled),
+        NUMERIC: tf.where(tf.math.is_nan(scaled), tf.zeros_like(scaled), scaled),
         NUMERIC_MISSING: tf.cast(missing, tf.float32),
     }
 

@@ -6,14 +6,15 @@ import json
 import os
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
-from tfx.utils import io_utils
 
 from components.artifacts import Decision, Quarantine
+from components.errors import RetrainError
 from components.validate import logic
 
 DECISION_FILE = "decision.json"
@@ -30,7 +31,8 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
-        schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
+        with open(os.path.join(schema_uri, "schema.pbtxt")) as file:
+            schema = text_format.Parse(file.read(), schema_pb2.Schema())
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
         splits = artifact_utils.decode_split_names(anomalies.split_names)
         found = {
@@ -103,6 +105,12 @@ class Decide(base_component.BaseComponent):
         on_drift: drift is a reason to train.
         min_rows: new training examples that are a reason to train.
         severity: `warning` or `error`: anomalies from there on refuse the data.
+
+    Outputs:
+    - `decision`: a `Decision`.
+
+    Raises:
+        RetrainError: `severity` is neither.
     """
 
     SPEC_CLASS = DecideSpec
@@ -120,6 +128,8 @@ class Decide(base_component.BaseComponent):
         severity: str,
         drift: types.BaseChannel | None = None,
     ) -> None:
+        if severity not in ("warning", "error"):
+            raise RetrainError(f"severity: got {severity!r}, expected one of warning, error")
         super().__init__(
             DecideSpec(
                 schema=schema,

@@ -68,19 +68,26 @@ def threshold(comparator: schema_pb2.FeatureComparator) -> tuple[str, float]:
 def measure_drift(
     anomalies: anomalies_pb2.Anomalies, expected: Mapping[str, schema_pb2.FeatureComparator]
 ) -> list[Drift]:
-    """The drift of every feature with a comparator, largest share of its threshold first."""
+    """The drift of every feature with a comparator, largest share of its threshold first.
+
+    A comparator may ask for both measures; the feature is there with each.
+    """
     measures = {
         anomalies_pb2.DriftSkewInfo.Measurement.L_INFTY: "linf",
         anomalies_pb2.DriftSkewInfo.Measurement.JENSEN_SHANNON_DIVERGENCE: "jsd",
     }
-    found = {}
-    for info in anomalies.drift_skew_info:
-        for m in info.drift_measurements:
-            name = ".".join(info.path.step)
-            found[name] = Drift(name, measures.get(m.type, "other"), m.value, m.threshold)
-    for name, comparator in expected.items():
-        found.setdefault(name, Drift(name, "", None, threshold(comparator)[1]))
-    return sorted(found.values(), key=lambda d: -((d.value or 0.0) / (d.threshold or 1.0)))
+    found = [
+        Drift(".".join(info.path.step), measures.get(m.type, "other"), m.value, m.threshold)
+        for info in anomalies.drift_skew_info
+        for m in info.drift_measurements
+    ]
+    compared = {drift.feature for drift in found}
+    found += [
+        Drift(name, "", None, threshold(comparator)[1])
+        for name, comparator in expected.items()
+        if name not in compared
+    ]
+    return sorted(found, key=lambda d: -((d.value or 0.0) / (d.threshold or 1.0)))
 
 
 def problems(anomalies: Mapping[str, anomalies_pb2.Anomalies], severity: str) -> list[str]:
@@ -95,7 +102,8 @@ def problems(anomalies: Mapping[str, anomalies_pb2.Anomalies], severity: str) ->
     for split, report in anomalies.items():
         if report.data_missing:
             found.setdefault("data", f"the {split} split has no examples")
-        for name, info in report.anomaly_info.items():
+        whole = [("data", report.dataset_anomaly_info)] if report.HasField("dataset_anomaly_info") else []
+        for name, info in [*whole, *report.anomaly_info.items()]:
             if info.severity >= levels[severity]:
                 found.setdefault(name, f"{name}: {info.short_description.rstrip('.')} ({info.description})")
     return [found[name] for name in sorted(found)]

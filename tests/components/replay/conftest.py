@@ -1,0 +1,56 @@
+"""TFRecords of rows that have nothing but their bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Keyed = tuple[int, int]  # span, example_id
+
+
+@pytest.fixture
+def rows() -> Callable[[int, int], list[Keyed]]:
+    """So many rows of a span, with ids as scattered as ingest's."""
+
+    def rows(span: int, count: int) -> list[Keyed]:
+        ids = np.random.default_rng(span).integers(0, 2**63 - 1, count)
+        return [(span, int(i)) for i in ids]
+
+    return rows
+
+
+@pytest.fixture
+def write(serialize) -> Callable[[Path, Iterable[Keyed], int], Path]:
+    """Writes rows as gzipped TFRecords, in so many shards, to a split's folder."""
+    import tensorflow as tf
+
+    def write(folder: Path, rows: Iterable[Keyed], shards: int = 1) -> Path:
+        records = serialize([{"span": span, "example_id": i} for span, i in rows])
+        folder.mkdir(parents=True)
+        for shard in range(shards):
+            path = folder / f"data_tfrecord-{shard:05d}-of-{shards:05d}.gz"
+            with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+                for record in records[shard::shards]:
+                    writer.write(record)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def read() -> Callable[[Path], list[Keyed]]:
+    """The rows of a split's folder, sorted."""
+    import tensorflow as tf
+
+    def read(folder: Path) -> list[Keyed]:
+        records = tf.data.TFRecordDataset([str(f) for f in folder.glob("data_tfrecord-*")], "GZIP")
+        examples = map(tf.train.Example.FromString, records.as_numpy_iterator())
+        return sorted(
+            tuple(e.features.feature[name].int64_list.value[0] for name in ("span", "example_id"))
+            for e in examples
+        )
+
+    return read

@@ -1,0 +1,59 @@
+"""The Beam sample over real TFRecords against the pure logic."""
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.util import assert_that, equal_to
+
+from components.replay.beam import ReadKeyed, SampleBottomK
+from components.replay.logic import Sample, below, sample_keys
+
+SEED = 3
+IN_PROCESS = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
+
+
+def keys_of(rows):
+    return sample_keys(np.array([i for _, i in rows]), SEED)
+
+
+def id_of(record):
+    example = tf.train.Example.FromString(record)
+    return tuple(example.features.feature[name].int64_list.value[0] for name in ("span", "example_id"))
+
+
+@pytest.mark.parametrize("by_span", [False, True], ids=["one sample", "a sample a span"])
+def test_the_sample_is_that_of_the_logic(tmp_path, rows, write, by_span):
+    capacity = 300
+    spans = {span: rows(span, count) for span, count in {1: 6000, 2: 200, 3: 5000}.items()}
+    groups = spans if by_span else {0: [row for span in spans.values() for row in span]}
+    # Spans 1 and 2 were learned before; of span 1, or of both together, only a part was kept.
+    old = {group: [row for row in of if row[0] < 3] for group, of in groups.items()}
+    before = {group: Sample().add(keys_of(of), len(of), capacity) for group, of in old.items() if of}
+    kept = [
+        row
+        for group, sample in before.items()
+        for row, keep in zip(old[group], below(keys_of(old[group]), sample.threshold), strict=True)
+        if keep
+    ]
+    expected = {group: Sample().add(keys_of(of), len(of), capacity) for group, of in groups.items()}
+    expected_rows = [
+        row
+        for group, of in groups.items()
+        for row, keep in zip(of, below(keys_of(of), expected[group].threshold), strict=True)
+        if keep
+    ]
+    assert len(expected_rows) == (300 + 200 + 300 if by_span else 300)
+
+    write(tmp_path / "kept", kept)
+    write(tmp_path / "new", spans[3], shards=3)
+    group_of = np.array if by_span else np.zeros_like
+    with beam.Pipeline(options=PipelineOptions(IN_PROCESS)) as pipeline:
+        rows_of = [
+            pipeline | name >> ReadKeyed(str(tmp_path / name / "data_tfrecord-*"), SEED, group_of)
+            for name in ("kept", "new")
+        ]
+        records, samples = tuple(rows_of) | SampleBottomK(capacity, before)
+        assert_that(records | beam.Map(id_of), equal_to(expected_rows), label="rows")
+        assert_that(samples, equal_to(list(expected.items())), label="samples")

@@ -1,0 +1,133 @@
+"""The component on small real artifacts, one run after the other, as versions follow each other."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tfx.types import artifact_utils, standard_artifacts
+
+from components.beam_memory import remembered
+from components.errors import RetrainError
+from components.replay.component import Executor
+from components.replay.logic import EVERYTHING, sample_keys
+
+BEAM = [
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "--sdk_container_image=unused",
+]
+PROPERTIES = {"capacity": 40, "holdout_per_span": 5, "seed": 7}
+
+
+def artifact(folder):
+    examples = standard_artifacts.Examples()
+    examples.uri = str(folder)
+    examples.split_names = '["train", "eval"]'
+    return examples
+
+
+def run(folder, examples, base=None, **properties):
+    """One execution; `base` is a run's `buffer` folder."""
+    buffer = artifact(folder)
+    folder.mkdir()
+    inputs = {"examples": [artifact(examples)]} | ({"base_buffer": [artifact(base)]} if base else {})
+    with remembered():
+        Executor(Executor.Context(beam_pipeline_args=list(BEAM))).Do(
+            inputs, {"buffer": [buffer]}, PROPERTIES | properties
+        )
+    return SimpleNamespace(
+        folder=folder,
+        splits=artifact_utils.decode_split_names(buffer.split_names),
+        meta=json.loads((folder / "sample.json").read_text()),
+        files=sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()),
+    )
+
+
+def bottom(rows, capacity, seed=7):
+    """The rows with the smallest keys, sorted, and what is known of that sample."""
+    keys = sample_keys(np.array([i for _, i in rows]), seed)
+    order = np.argsort(keys)
+    kept = sorted(rows[i] for i in order[:capacity])
+    threshold = int(keys[order[capacity]]) if len(rows) > capacity else EVERYTHING
+    return kept, {"seen": len(rows), "threshold": threshold}
+
+
+@pytest.fixture
+def spans(tmp_path, rows, write):
+    """Spans 1, 2 and 3 as ingest leaves them; the last has no held-out examples."""
+    data = {}
+    for span, (train, held_out) in {1: (100, 12), 2: (30, 3), 3: (50, 0)}.items():
+        split = rows(span, train + held_out)
+        folder = tmp_path / f"examples-{span}"
+        data[span] = SimpleNamespace(folder=folder, train=split[:train], eval=split[train:])
+        for name in ("train", "eval"):
+            write(folder / f"Split-{name}", getattr(data[span], name))
+    return data
+
+
+def test_versions_that_follow_each_other(tmp_path, spans, read):
+    one, two, three = spans.values()
+    first = run(tmp_path / "1", one.folder)
+    train, train_sample = bottom(one.train, 40)
+    held_out, held_out_sample = bottom(one.eval, 5)
+    assert read(first.folder / "Split-train") == train and len(train) == 40
+    assert read(first.folder / "Split-eval") == held_out and len(held_out) == 5
+    assert first.meta == {"seed": 7, "train": {"0": train_sample}, "eval": {"1": held_out_sample}}
+    assert first.splits == ["train", "eval"]
+    assert first.files == [
+        "Split-eval/data_tfrecord-00000-of-00001.gz",
+        "Split-train/data_tfrecord-00000-of-00001.gz",
+        "sample.json",
+    ]
+
+    # Of the past there is only the buffer now, and the configured seed has changed since.
+    shutil.rmtree(one.folder)
+    second = run(tmp_path / "2", two.folder, first.folder, seed=99)
+    train, train_sample = bottom(one.train + two.train, 40)
+    assert read(second.folder / "Split-train") == train and {span for span, _ in train} == {1, 2}
+    assert read(second.folder / "Split-eval") == sorted(held_out + two.eval)
+    samples = {"1": held_out_sample, "2": {"seen": 3, "threshold": EVERYTHING}}
+    assert second.meta == {"seed": 7, "train": {"0": train_sample}, "eval": samples}
+
+    # A span without held-out examples, and a larger capacity: what was dropped stays out.
+    shutil.rmtree(two.folder)
+    third = run(tmp_path / "3", three.folder, second.folder, capacity=1000)
+    keys = sample_keys(np.array([i for _, i in three.train]), 7)
+    new = [row for row, key in zip(three.train, keys.tolist(), strict=True) if key < train_sample["threshold"]]
+    assert 0 < len(new) < 50
+    assert read(third.folder / "Split-train") == sorted(train + new)
+    assert read(third.folder / "Split-eval") == sorted(held_out + two.eval)
+    assert third.meta == {
+        "seed": 7,
+        "train": {"0": {"seen": 180, "threshold": train_sample["threshold"]}},
+        "eval": samples,
+    }
+
+
+def test_examples_come_out_as_they_went_in(tmp_path, write, rows):
+    import tensorflow as tf
+
+    def records(folder):
+        files = [str(file) for file in folder.glob("data_tfrecord-*")]
+        return sorted(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
+
+    for split in ("train", "eval"):
+        write(tmp_path / "examples" / f"Split-{split}", rows(1, 30), shards=2)
+    buffer = run(tmp_path / "buffer", tmp_path / "examples", holdout_per_span=30).folder
+    for split in ("Split-train", "Split-eval"):
+        assert records(buffer / split) == records(tmp_path / "examples" / split)
+
+
+def test_a_base_that_is_no_buffer(tmp_path, spans):
+    with pytest.raises(RetrainError, match=r"examples-2 is not there \(no sample\.json\)"):
+        run(tmp_path / "out", spans[1].folder, spans[2].folder)
+    assert list(Path(tmp_path / "out").iterdir()) == []
+
+
+def test_lost_files_of_the_base_are_not_taken_for_an_empty_buffer(tmp_path, spans):
+    first = run(tmp_path / "1", spans[1].folder)
+    shutil.rmtree(first.folder / "Split-train")
+    with pytest.raises(OSError, match=f"{first.folder}/Split-train"):
+        run(tmp_path / "2", spans[2].folder, first.folder)

@@ -1,0 +1,94 @@
+"""One version trained for real, which the tests of this room start from, and what a run is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from components.features import to_json
+from pipeline.config import Model, Training, WarmStart
+
+
+
+class Run:
+    """What TFX gives to `run_fn`, in a folder of its own; calling it trains."""
+
+    def __init__(
+        self,
+        folder: Path,
+        graph: Any,
+        records: Mapping[str, Sequence[bytes]],
+        features: Any,
+        base: Run | None,
+    ) -> None:
+        import tensorflow as tf
+
+        self.folder, self.saved_model, self.checkpoint = (
+            folder,
+            folder / "model/Format-Serving",
+            folder / "model/checkpoint",
+        )
+        for name, examples in records.items():
+            file = folder / name / "Split-train/data_tfrecord-00000-of-00001.gz"
+            file.parent.mkdir(parents=True)
+            with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
+                for example in examples:
+                    writer.write(example)
+        self.config = {
+            "features": to_json(features),
+            "label": "big",
+            "model": Model(hidden=[16], embedding_dim=4, dropout=0.1).model_dump(exclude={"type"}),
+            "training": Training(batch_size=32, epochs=6, learning_rate=0.02).model_dump(),
+            "warm_start": WarmStart(epochs=2, learning_rate=0.01).model_dump(),
+            "replay": {"ratio": 0.5},
+            "watermark": -1,
+            "seed": 0,
+        }
+        self.arguments = SimpleNamespace(
+            train_files=[str(folder / name / "Split-train/*") for name in records],
+            transform_output=str(graph.path),
+            serving_model_dir=str(self.saved_model),
+            model_run_dir=str(folder / "model_run"),
+            base_model=str(base.saved_model) if base else None,
+        )
+
+    def __call__(self, **changes: Mapping[str, Any]) -> Run:
+        """Trains, with changes to sections of the configuration."""
+        from components.train.trainer import run_fn
+
+        for section, change in changes.items():
+            self.config[section] = {**self.config[section], **change} if isinstance(change, dict) else change
+        # TFX hands the configuration over as JSON.
+        run_fn(SimpleNamespace(**vars(self.arguments), custom_config=json.loads(json.dumps(self.config))))
+        return self
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.checkpoint / "state.json").read_text())
+
+    def variables(self) -> dict[str, Any]:
+        """Every tensor of the checkpoint."""
+        import tensorflow as tf
+
+        reader = tf.train.load_checkpoint(str(self.checkpoint / "weights"))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.fixture(scope="session")
+def make_run(graph_features: Any, serialize: Callable) -> Callable[..., Run]:
+    def make(folder: Path, graph: Any, base: Run | None = None, **rows: Sequence[Any]) -> Run:
+        """A run over rows by the name of the artifact that brings them."""
+        return Run(folder, graph, {name: serialize(r) for name, r in rows.items()}, graph_features, base)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cold(make_run: Callable[..., Run], before: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A version that was trained from nothing on span 1. Not to be changed."""
+    return make_run(tmp_path_factory.mktemp("cold"), before, new=before.rows)()

@@ -1,0 +1,138 @@
+import math
+from collections import Counter
+
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.train.dataset import Mix, batches, count, plan_mix, read_records
+
+
+def records(names):
+    return tf.data.Dataset.from_tensor_slices(tf.constant(list(names), tf.string))
+
+
+def as_bytes(serialized):
+    return {"name": serialized}, tf.strings.length(serialized)
+
+
+def epoch(dataset):
+    """The names in each batch of one pass."""
+    return [inputs["name"].numpy().tolist() for inputs, _ in dataset]
+
+
+NEW, OLD = ([f"{kind}{i:03}".encode() for i in range(n)] for kind, n in (("new", 100), ("old", 30)))
+
+
+def test_a_mix():
+    assert plan_mix(900, 5000, 64, 0.5) == Mix(new=32, replayed=32, steps=29)
+    assert plan_mix(100, 50, 10, 0.25) == Mix(new=8, replayed=2, steps=13)
+    assert plan_mix(100, 50, 10, 0.0) == Mix(new=10, replayed=0, steps=10)  # no replay wanted
+    assert plan_mix(100, 0, 10, 0.9) == Mix(new=10, replayed=0, steps=10)  # none to be had
+    assert plan_mix(3, 5000, 64, 0.5) == Mix(new=3, replayed=32, steps=1)  # less new than a batch holds
+    assert plan_mix(5, 9, 1, 0.9) == Mix(new=1, replayed=0, steps=5)
+    assert plan_mix(5, 9, 2, 0.99) == Mix(new=1, replayed=1, steps=5)  # new ones are never crowded out
+
+
+@given(
+    new_rows=st.integers(1, 10_000),
+    old_rows=st.integers(0, 100),
+    batch_size=st.integers(1, 512),
+    ratio=st.floats(0.0, 1.0, exclude_max=True),
+)
+def test_every_new_example_fits_once_and_shares_hold(new_rows, old_rows, batch_size, ratio):
+    mix = plan_mix(new_rows, old_rows, batch_size, ratio)
+    assert 1 <= mix.new <= batch_size and mix.new + mix.replayed <= batch_size
+    assert (mix.steps - 1) * mix.new < new_rows <= mix.steps * mix.new
+    if not old_rows:
+        assert mix.replayed == 0
+    elif new_rows >= batch_size > 1:
+        assert mix.new + mix.replayed == batch_size
+        assert abs(mix.replayed - ratio * batch_size) <= 1
+    else:
+        assert mix.replayed <= math.ceil(ratio * batch_size)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    new_rows=st.integers(1, 60),
+    old_rows=st.integers(0, 7),
+    batch_size=st.integers(1, 32),
+    ratio=st.floats(0.0, 0.99),
+)
+def test_one_pass_shows_every_new_example_once(new_rows, old_rows, batch_size, ratio):
+    mix = plan_mix(new_rows, old_rows, batch_size, ratio)
+    shown = epoch(batches(records(NEW[:new_rows]), records(OLD[:old_rows]), mix, 1000, 0, as_bytes))
+    assert len(shown) == mix.steps
+    told = Counter(name for batch in shown for name in batch)
+    assert {name: n for name, n in told.items() if name.startswith(b"new")} == dict.fromkeys(
+        NEW[:new_rows], 1
+    )
+    assert {sum(name.startswith(b"old") for name in batch) for batch in shown} == {mix.replayed}
+    if mix.replayed * mix.steps >= old_rows:  # the buffer is gone through before any of it comes again
+        seen = [told[name] for name in OLD[:old_rows]]
+        assert not seen or max(seen) - min(seen) <= 1
+
+
+def test_batches_repeat_with_the_seed_and_change_with_it_and_from_pass_to_pass():
+    mix = plan_mix(100, 30, 20, 0.5)
+
+    def passes(seed):
+        dataset = batches(records(NEW), records(OLD), mix, 1000, seed, as_bytes)
+        return epoch(dataset), epoch(dataset), epoch(dataset.repeat(2))
+
+    first, second, both = passes(3)
+    assert (first, second, both) == passes(3)
+    assert first != second and first != passes(4)[0]
+    assert both[: mix.steps] != both[mix.steps :]  # as run_fn shows them
+    for shown in (first, second, both[: mix.steps]):
+        assert sorted(name for batch in shown for name in batch if name.startswith(b"new")) == NEW
+
+
+def test_inputs_and_labels_come_from_one_example():
+    names = [b"x" * n for n in range(1, 30)]
+    dataset = batches(records(names), records([b""]), Mix(4, 2, 8), 1000, 0, as_bytes)
+    for inputs, label in dataset:
+        assert [len(name) for name in inputs["name"].numpy()] == label.numpy().tolist()
+
+
+def example(span, number):
+    features = tf.train.Features(
+        feature={
+            "span": tf.train.Feature(int64_list=tf.train.Int64List(value=[span])),
+            "n": tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
+        }
+    )
+    return tf.train.Example(features=features).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two artifacts of gzipped TFRecords; both hold examples of span 2."""
+    folder = tmp_path_factory.mktemp("records")
+    spans = {"a/0.gz": [3, 2, 3], "a/1.gz": [3], "b/0.gz": [0, 1, 2, 2], "b/1.gz": []}
+    for number, (name, content) in enumerate(spans.items()):
+        (folder / name).parent.mkdir(exist_ok=True)
+        with tf.io.TFRecordWriter(str(folder / name), "GZIP") as writer:
+            for i, span in enumerate(content):
+                writer.write(example(span, 10 * number + i))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("watermark", "new", "old"),
+    [
+        (2, [0, 2, 10], [1, 20, 21, 22, 23]),
+        (-1, [0, 1, 2, 10, 20, 21, 22, 23], []),
+        (3, [], [0, 1, 2, 10, 20, 21, 22, 23]),
+        (0, [0, 1, 2, 10, 21, 22, 23], [20]),
+    ],
+)
+@pytest.mark.parametrize("order", [("a/*", "b/*"), ("b/*", "a/*")])
+def test_examples_are_new_by_their_span_wherever_they_lie(folders, watermark, new, old, order):
+    read = read_records([str(folders / pattern) for pattern in order], watermark)
+    for dataset, expected in zip(read, (new, old), strict=True):
+        found = [tf.train.Example.FromString(r) for r in dataset.as_numpy_iterator()]
+        assert [e.features.feature["n"].int64_list.value[0] for e in found] == expected
+        assert count(dataset) == len(expected)

@@ -1,0 +1,131 @@
+"""The SavedModel of a trained version, as a server loads it."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.names import MISSING_INT, PREDICTIONS, SERVING_DEFAULT, SERVING_RAW
+
+pytestmark = pytest.mark.xdist_group("transform_graph")
+
+COLUMNS = {
+    "fare": (tf.float32, math.nan),
+    "miles": (tf.float32, math.nan),
+    "tolls": (tf.float32, math.nan),
+    "passengers": (tf.int64, MISSING_INT),
+    "area": (tf.int64, MISSING_INT),
+    "hour": (tf.int64, MISSING_INT),
+    "company": (tf.string, ""),
+    "rare": (tf.string, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(cold):
+    return tf.saved_model.load(str(cold.saved_model))
+
+
+@pytest.fixture(scope="module")
+def rows(before):
+    """A row with everything, one without each column, one with nothing, and rows as they come."""
+    whole = {
+        "fare": 12.0,
+        "miles": 2.5,
+        "tolls": 1.0,
+        "passengers": 0,
+        "area": 7,
+        "hour": 3,
+        "company": "çyd",
+        "rare": "q",
+    }
+    return [whole, *(whole | {name: None} for name in COLUMNS), {}, *before.rows]
+
+
+def by_column(rows):
+    return {
+        name: tf.constant([empty if row.get(name) is None else row[name] for row in rows], dtype)
+        for name, (dtype, empty) in COLUMNS.items()
+    }
+
+
+def test_both_signatures_give_the_same_answers(loaded, rows, serialize):
+    default = loaded.signatures[SERVING_DEFAULT](examples=tf.constant(serialize(rows)))[PREDICTIONS].numpy()
+    raw = loaded.signatures[SERVING_RAW](**by_column(rows))[PREDICTIONS].numpy()
+    np.testing.assert_array_equal(default, raw)
+    assert default.shape == (len(rows),) and default.dtype == np.float32
+    assert ((default > 0) & (default < 1)).all()
+    assert (default[1:7] != default[0]).all()  # what is missing is told from what is there
+
+
+def test_the_signatures_take_the_columns_of_the_features_and_no_label(loaded):
+    (_, default), (_, raw) = (
+        loaded.signatures[name].structured_input_signature for name in (SERVING_DEFAULT, SERVING_RAW)
+    )
+    assert {name: (spec.dtype, spec.shape.rank) for name, spec in default.items()} == {
+        "examples": (tf.string, 1)
+    }
+    assert {name: (spec.dtype, spec.shape.rank) for name, spec in raw.items()} == {
+        name: (dtype, 1) for name, (dtype, _) in COLUMNS.items()
+    }
+    for name in (SERVING_DEFAULT, SERVING_RAW):
+        assert list(loaded.signatures[name].structured_outputs) == [PREDICTIONS]
+
+
+def test_examples_with_the_label_are_answered_alike(loaded, before, serialize):
+    answer = loaded.signatures[SERVING_DEFAULT]
+    blind = [{name: value for name, value in row.items() if name in COLUMNS} for row in before.rows]
+    a, b = (answer(examples=tf.constant(serialize(r)))[PREDICTIONS].numpy() for r in (before.rows, blind))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_no_rows_give_no_answers(loaded):
+    assert loaded.signatures[SERVING_RAW](**by_column([]))[PREDICTIONS].shape == (0,)
+
+
+def test_the_optimizer_is_not_served(cold):
+    """Weights alone: as many numbers as the checkpoint holds less its slots, step and averages."""
+    stored = {
+        name: math.prod(shape)
+        for name, shape in tf.train.list_variables(str(cold.saved_model / "variables/variables"))
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
+    kept = cold.variables()
+    slots = sum(array.size for name, array in kept.items() if name.startswith("optimizer/_variables/"))
+    weights = sum(
+        array.size
+        for name, array in kept.items()
+        if name.startswith(("model/", "optimizer/_trainable_variables/"))
+    )
+    assert slots > 1000 and sum(stored.values()) == weights
+    assert not [name for name in stored if "optimizer" in name]
+
+
+def test_another_process_needs_tensorflow_alone(cold, loaded, rows, serialize, tmp_path):
+    examples = serialize(rows)
+    (tmp_path / "examples").write_text(json.dumps([example.hex() for example in examples]))
+    script = """
+import json, sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+examples = [bytes.fromhex(text) for text in json.load(open(sys.argv[2]))]
+answer = model.signatures["serving_default"](examples=tf.constant(examples))["predictions"]
+strange = [name for name in sys.modules if name.split(".")[0] in ("components", "tensorflow_transform")]
+print(json.dumps({"answer": answer.numpy().tolist(), "strange": strange}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(cold.saved_model), str(tmp_path / "examples")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["strange"] == []
+    here = loaded.signatures[SERVING_DEFAULT](examples=tf.constant(examples))[PREDICTIONS].numpy()
+    np.testing.assert_allclose(told["answer"], here, atol=1e-6)
