@@ -431,8 +431,10 @@ def _explain(problem: Any) -> str:
     if kind == "union_tag_not_found":
         return f"{key}.type: missing, expected one of {', '.join(_FEATURES)}"
     if kind == "union_tag_invalid":
-        tag = problem["ctx"]["tag"]
-        return f"{key}.type: got {tag!r}, expected one of {', '.join(_FEATURES)}{_nearest(tag, _FEATURES)}"
+        tag = seen["type"]
+        return (
+            f"{key}.type: got {shown(tag)}, expected one of {', '.join(_FEATURES)}{_nearest(tag, _FEATURES)}"
+        )
     if kind == "literal_error":
         options = re.findall(r"'(.*?)'", problem["ctx"]["expected"])
         hint = _nearest(seen, options) if len(options) > 1 else ""

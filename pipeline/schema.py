@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import RetrainError
+from components.features import Feature
 from components.names import BOOKKEEPING, EXAMPLE_ID, SPAN
 from pipeline.config import Deployment
 
@@ -38,51 +39,58 @@ def check_schema(deployment: Deployment, schema: Any) -> None:
     """
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    types = {feature.name: feature.type for feature in schema.feature}
-    problems = []
+    columns, label = {feature.name: feature for feature in schema.feature}, deployment.label
+    problems = [
+        f"schema: the feature {name!r} is the pipeline's own; rename the column"
+        for name in sorted(BOOKKEEPING & columns.keys())
+    ]
 
-    def column(key: str, name: str) -> bool:
-        if name in types:
+    def known(key: str, name: str) -> bool:
+        if name in columns:
             return True
-        close = difflib.get_close_matches(name, types, 1)
+        close = difflib.get_close_matches(name, columns, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         problems.append(f"{key}: got {name!r}, which is no feature of the schema{hint}")
         return False
 
-    for name in sorted(BOOKKEEPING & types.keys()):
-        problems.append(f"schema: the feature {name!r} is the pipeline's own; rename the column")
     for feature in deployment.preprocessing.specs():
         key = f"preprocessing.features.{feature.name}"
-        if not column(key, feature.column):
-            continue
-        if feature.kind == "numeric" and types[feature.column] not in (schema_pb2.INT, schema_pb2.FLOAT):
-            problems.append(
-                f"{key}: type is numeric, but {feature.column} is text in the schema; use categorical"
-            )
-        if feature.kind == "identity" and types[feature.column] != schema_pb2.INT:
-            problems.append(
-                f"{key}: type is identity, but {feature.column} is no INT in the schema; use categorical"
-            )
-        if feature.column == deployment.label.name:
-            problems.append(
-                f"{key}: {feature.column} is the label; a model that sees its label learns nothing"
-            )
-    for i, columns in enumerate(deployment.slices):
-        for name in columns:
-            column(f"slices.{i}", name)
-    if deployment.label.expression:
+        if known(key, feature.column):
+            unfit = _unfit(feature, columns[feature.column], label.name)
+            problems += [f"{key}: {reason}" for reason in unfit]
+    for i, names in enumerate(deployment.slices):
+        for name in names:
+            known(f"slices.{i}", name)
+    if label.expression:
         from components.ingest.expression import parse
 
-        for name in sorted(parse(deployment.label.expression).columns):
-            column("label.expression", name)
-    elif column("label.name", deployment.label.name) and types[deployment.label.name] == schema_pb2.BYTES:
+        for name in sorted(parse(label.expression).columns):
+            known("label.expression", name)
+    elif known("label.name", label.name) and columns[label.name].type == schema_pb2.BYTES:
         problems.append(
-            f"label.name: {deployment.label.name} is text in the schema; give an expression, such as "
-            f"\"{deployment.label.name} == 'yes'\""
+            f"label.name: {label.name} is text in the schema; give an expression, such as "
+            f"\"{label.name} == 'yes'\""
         )
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise RetrainError(f"the configuration contradicts its schema {deployment.schema_path}:\n{lines}")
+
+
+def _unfit(feature: Feature, column: Any, label: str) -> list[str]:
+    """Why a model can't have a feature of that column."""
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    reasons, name = [], column.name
+    if feature.kind == "numeric" and column.type not in (schema_pb2.INT, schema_pb2.FLOAT):
+        reasons.append(f"type is numeric, but {name} is text in the schema; use categorical")
+    if feature.kind == "identity" and column.type != schema_pb2.INT:
+        other = "numeric" if column.type == schema_pb2.FLOAT else "categorical"
+        reasons.append(f"type is identity, but {name} is no INT in the schema; use {other}")
+    if name == label:
+        reasons.append(f"{name} is the label; a model that sees its label learns nothing")
+    elif SERVING_ENVIRONMENT in column.not_in_environment:
+        reasons.append(f"{name} is not in the schema's {SERVING_ENVIRONMENT} environment: no request has it")
+    return reasons
 
 
 def complete_schema(deployment: Deployment, schema: Any) -> Any:

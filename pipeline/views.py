@@ -15,7 +15,7 @@ from rich.text import Text
 
 from components.errors import RetrainError
 from components.promote.logic import worst_past
-from components.promote.registry import Version
+from components.promote.registry import Version, lineage
 from pipeline import plan
 from pipeline.champion import open_registry
 from pipeline.config import Deployment
@@ -42,10 +42,15 @@ def _table(title: str, *columns: str, whole: str = "") -> Table:
     return table
 
 
-def _state(version: Version, champion: Version | None) -> str:
-    if champion and version.number == champion.number:
+def _line(versions: Sequence[Version], champion: Version | None) -> list[int]:
+    """The served version and its ancestors, itself first."""
+    return [version.number for version in lineage(versions, champion.number if champion else None)]
+
+
+def _state(version: Version, line: Sequence[int]) -> str:
+    if version.number in line[:1]:
         return "served"
-    if version.set_aside:
+    if version.set_aside and version.number not in line:
         return "rolled back"
     return "blessed" if version.blessed else "rejected"
 
@@ -93,15 +98,16 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
     return data, table
 
 
-def version_data(version: Version, champion: Version | None) -> dict[str, Any]:
-    """A version as plain data."""
-    return {**asdict(version), "state": _state(version, champion)}
+def version_data(version: Version, line: Sequence[int]) -> dict[str, Any]:
+    """A version as plain data; `line`: the served version and its ancestors."""
+    return {**asdict(version), "state": _state(version, line)}
 
 
 def history(deployment: Deployment) -> tuple[list[dict[str, Any]], Any]:
     """Every version, oldest first: as data, and as a table."""
     registry = open_registry(deployment)
-    champion, versions = registry.champion(), registry.versions()
+    versions = registry.versions()
+    line = _line(versions, registry.champion())
     if not versions:
         return [], "no version yet"
     metric = next(iter(deployment.gates.metrics))
@@ -110,11 +116,9 @@ def history(deployment: Deployment) -> tuple[list[dict[str, Any]], Any]:
         *("ver", "spans", "from", "state", f"{metric}, new span", "worst past", "drift", "made"),
     )
     for version in versions:
-        table.add_row(*_history_row(version, _state(version, champion), metric))
-    notes = [f"version {v.number}: {why}" for v in versions if (why := _why_not(v))]
-    return [version_data(v, champion) for v in versions], Group(
-        table, *map(Text, ["", *notes] if notes else [])
-    )
+        table.add_row(*_history_row(version, _state(version, line), metric))
+    notes = [f"version {v.number}: {why}" for v in versions if v.number not in line and (why := _why_not(v))]
+    return [version_data(v, line) for v in versions], Group(table, *map(Text, ["", *notes] if notes else []))
 
 
 def _history_row(version: Version, state: str, metric: str) -> list[str]:
@@ -143,11 +147,12 @@ def _why_not(version: Version) -> str:
 def show(deployment: Deployment, number: int) -> tuple[dict[str, Any], Any]:
     """Everything about one version: as data, and for a person."""
     registry = open_registry(deployment)
-    champion, version = registry.champion(), registry.get(number)
+    version = registry.get(number)
+    line = _line(registry.versions(), registry.champion())
     record = _full_record(version)
-    data = {**version_data(version, champion), "record": record}
+    data = {**version_data(version, line), "record": record}
     head = Table.grid(padding=(0, 2))
-    head.add_row("version", f"{number} of {deployment.name}: {_state(version, champion)}")
+    head.add_row("version", f"{number} of {deployment.name}: {_state(version, line)}")
     head.add_row("spans", spans_text(version.spans))
     head.add_row("parent", "none (cold start)" if version.parent is None else str(version.parent))
     head.add_row("made", when(version.created))
@@ -219,19 +224,28 @@ def decision_view(outcome: Outcome) -> Group:
 
 def outcomes_table(outcomes: Sequence[Outcome]) -> Group:
     """One row a run: what came in, what was decided, how it did, what is served; fits 80 columns."""
-    table = Table(pad_edge=False, padding=(0, 1))
-    for column in ("span", "drift", "decision", "start", "metric", "champion", "new", "worst past", "served"):
-        table.add_column(column, no_wrap=column != "span", overflow="fold")
-    table.add_column("s", justify="right")
+    metric = next((check["metric"] for o in outcomes if o.verdict for check in o.verdict["checks"]), "")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("span", "drift", "decision", "start", "champion", "new", "worst past", "served", "s"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "s" else "left")
     notes = []
     for outcome in outcomes:
-        row, note = _outcome_row(outcome)
+        row, note = _outcome_row(outcome, metric)
         table.add_row(*row)
         notes += [note] if note else []
-    return Group(table, *notes)
+    explained = (
+        [
+            f"champion, new: {metric} of the version served before and of the candidate, on held-out rows of "
+            "the span; worst past: the earlier span on which the candidate lost most; drift: features of those "
+            "compared; s: seconds"
+        ]
+        if metric
+        else []
+    )
+    return Group(table, *notes, *explained)
 
 
-def _outcome_row(outcome: Outcome) -> tuple[list[str], str]:
+def _outcome_row(outcome: Outcome, metric: str) -> tuple[list[str], str]:
     """A row of the table, and what there is to say below it."""
     data = outcome.to_json()
     name = Path(data["files"][0]).name.split(".")[0] if len(data["files"]) == 1 else ""
@@ -241,9 +255,8 @@ def _outcome_row(outcome: Outcome) -> tuple[list[str], str]:
     served = "none" if outcome.served is None else f"v{outcome.served}"
     seconds = f"{data['seconds']['total']:.0f}"
     if outcome.version is None:
-        row = [span, drift, data["decision"], "-", "", "", "", "", served, seconds]
+        row = [span, drift, data["decision"], "-", "", "", "", served, seconds]
         return row, f"span {spans_text(outcome.spans)}: {'; '.join(data['reasons'])}"
-    metric = data["checks"][0]["metric"]
 
     def on_new(metrics: Mapping[str, Any] | None) -> str:
         value = ((metrics or {}).get("new", {}).get(str(data["span"])) or {}).get(metric)
@@ -253,6 +266,6 @@ def _outcome_row(outcome: Outcome) -> tuple[list[str], str]:
     past = f"{worst['slice'].removeprefix('span=')}: {-worst['fall']:+.3f}" if worst else "-"
     start = f"warm v{outcome.parent}" if outcome.warm_start else "cold"
     decision = "train" if outcome.blessed else "rejected"
-    row = [span, drift, decision, start, metric, on_new(data["baseline_metrics"]), on_new(data["metrics"])]
+    row = [span, drift, decision, start, on_new(data["baseline_metrics"]), on_new(data["metrics"])]
     note = "" if outcome.blessed else f"version {outcome.version} rejected: {'; '.join(data['gate'])}"
     return [*row, past, served, seconds], note

@@ -17,6 +17,7 @@ from components.replay.logic import Sample
 _RAW = "_record"
 Group = int  # a span, or 0 where all spans share one sample
 Rows = tuple[np.ndarray, np.ndarray, pa.Array]  # groups int64 [n], keys uint64 [n], records binary [n]
+Kept = tuple[np.ndarray, pa.Array]  # keys uint64 [n], records binary [n]
 
 
 class ReadKeyed(beam.PTransform):
@@ -53,8 +54,8 @@ class ReadKeyed(beam.PTransform):
 class SampleBottomK(beam.PTransform):
     """Keeps the examples with the k smallest keys of each group.
 
-    Takes a pair of PCollections of `Rows`: what the last sample kept, and what is new. Gives the
-    serialized examples kept, and one (group, Sample) for every group.
+    Takes a pair of PCollections of `Rows`: what the last sample kept, and what is new. Gives what is
+    `Kept` of each of them, and one (group, Sample) for every group.
 
     Args:
         capacity: k.
@@ -79,12 +80,12 @@ class SampleBottomK(beam.PTransform):
             | "SmallestKeys" >> beam.CombinePerKey(SmallestKeys(self._capacity + 1))
             | "Samples" >> beam.Map(self._sample)
         )
-        examples = (
+        below = (
             rows
             | "AllRows" >> beam.Flatten()
-            | "KeepBelow" >> beam.FlatMap(keep_below, samples=beam.pvalue.AsDict(samples))
+            | "KeepBelow" >> beam.Map(keep_below, samples=beam.pvalue.AsDict(samples))
         )
-        return examples, samples
+        return below, samples
 
     def _keys(self, rows: Rows, is_new: int) -> Iterable[tuple[Group, tuple[int, np.ndarray]]]:
         groups, keys, _ = rows
@@ -121,11 +122,41 @@ class SmallestKeys(beam.CombineFn):
         return accumulator
 
 
-def keep_below(rows: Rows, samples: Mapping[Group, Sample]) -> Iterable[bytes]:
-    """The records of `rows` whose key is below their group's threshold."""
+def keep_below(rows: Rows, samples: Mapping[Group, Sample]) -> Kept:
+    """What of `rows` has a key below its group's threshold."""
     groups, keys, records = rows
     keep = np.zeros(len(keys), bool)
     for group in np.unique(groups).tolist():
         mine = groups == group
         keep[mine] = logic.below(keys[mine], samples[group].threshold)
-    return records.filter(pa.array(keep)).to_pylist()
+    return keys[keep], records.filter(pa.array(keep))
+
+
+class WriteInOrder(beam.PTransform):
+    """Writes what was `Kept` as one gzipped file of TFRecords, in the order of the keys.
+
+    Beam promises no order, and a trainer's seeded shuffle begins with the one it finds: without
+    this, the same inputs would train another model at every try. One worker sorts all of it; a
+    sample is bounded.
+
+    Args:
+        path: of the file, without the suffix that numbers it.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def expand(self, kept: beam.PCollection) -> beam.PCollection:
+        return (
+            kept
+            | "Together" >> beam.GroupBy(lambda _: 0)
+            | "Sort" >> beam.FlatMapTuple(lambda _, kept: in_order(kept))
+            | "Write" >> beam.io.WriteToTFRecord(self._path, file_name_suffix=".gz")
+        )
+
+
+def in_order(kept: Iterable[Kept]) -> list[bytes]:
+    """All records, by their keys."""
+    pairs = [pair for keys, records in kept for pair in zip(keys.tolist(), records.to_pylist(), strict=True)]
+    return [record for _, record in sorted(pairs)]

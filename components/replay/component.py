@@ -15,7 +15,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.errors import RetrainError
-from components.replay.beam import ReadKeyed, SampleBottomK
+from components.replay.beam import ReadKeyed, SampleBottomK, WriteInOrder
 from components.replay.logic import Sample
 
 SAMPLE_FILE = "sample.json"
@@ -52,9 +52,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                     else pipeline | f"NothingKept[{split}]" >> beam.Create([])
                 )
                 records, samples = (kept, new) | f"Sample[{split}]" >> SampleBottomK(capacity[split], before)
-                records | f"Write[{split}]" >> beam.io.WriteToTFRecord(
-                    os.path.join(uri, "data_tfrecord"), file_name_suffix=".gz"
-                )
+                records | f"Write[{split}]" >> WriteInOrder(os.path.join(uri, "data_tfrecord"))
                 (
                     samples
                     | f"Gather[{split}]" >> beam.combiners.ToDict()

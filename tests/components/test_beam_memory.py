@@ -111,7 +111,7 @@ def test_pipelines_are_the_same(tmp_path):
         first = proto_and_result(tmp_path / "first")
         second = proto_and_result(tmp_path / "second")
     assert first[1] == second[1] == plain[1]
-    assert {"a odd 27.5", "b even 4", "even {'means': [50.0], 'counts': [4]}"} <= set(plain[1]), plain[1]
+    assert {"a odd 29.5", "b odd 9", "even {'means': [45.5], 'counts': [4]}"} <= set(plain[1])
     assert len(plain[0].components.transforms) > 50
     assert first[0] == plain[0] and second[0] == plain[0]
 

@@ -207,6 +207,11 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
             "identity; did you mean numeric?",
         ),
         (
+            ("preprocessing", "features", "fare", "type"),
+            None,
+            "preprocessing.features.fare.type: got nothing, expected one of numeric, categorical, identity",
+        ),
+        (
             ("gates", "metrics", "acu"),
             {"min_value": 0.5},
             "gates.metrics.acu: unknown key; did you mean auc? "

@@ -54,6 +54,7 @@ def test_the_sample_is_that_of_the_logic(tmp_path, rows, write, by_span):
             pipeline | name >> ReadKeyed(str(tmp_path / name / "data_tfrecord-*"), SEED, group_of)
             for name in ("kept", "new")
         ]
-        records, samples = tuple(rows_of) | SampleBottomK(capacity, before)
+        below_threshold, samples = tuple(rows_of) | SampleBottomK(capacity, before)
+        records = below_threshold | beam.FlatMapTuple(lambda _, records: records.to_pylist())
         assert_that(records | beam.Map(id_of), equal_to(expected_rows), label="rows")
         assert_that(samples, equal_to(list(expected.items())), label="samples")

@@ -45,13 +45,15 @@ def run(folder, examples, base=None, **properties):
     )
 
 
-def bottom(rows, capacity, seed=7):
-    """The rows with the smallest keys, sorted, and what is known of that sample."""
-    keys = sample_keys(np.array([i for _, i in rows]), seed)
-    order = np.argsort(keys)
-    kept = sorted(rows[i] for i in order[:capacity])
-    threshold = int(keys[order[capacity]]) if len(rows) > capacity else EVERYTHING
-    return kept, {"seen": len(rows), "threshold": threshold}
+def key_of(row, seed=7):
+    return int(sample_keys(np.array([row[1]]), seed)[0])
+
+
+def bottom(rows, capacity):
+    """The rows with the smallest keys, in their order, and what is known of that sample."""
+    rows = sorted(rows, key=key_of)
+    threshold = key_of(rows[capacity]) if len(rows) > capacity else EVERYTHING
+    return rows[:capacity], {"seen": len(rows), "threshold": threshold}
 
 
 @pytest.fixture
@@ -87,18 +89,17 @@ def test_versions_that_follow_each_other(tmp_path, spans, read):
     second = run(tmp_path / "2", two.folder, first.folder, seed=99)
     train, train_sample = bottom(one.train + two.train, 40)
     assert read(second.folder / "Split-train") == train and {span for span, _ in train} == {1, 2}
-    assert read(second.folder / "Split-eval") == sorted(held_out + two.eval)
+    assert read(second.folder / "Split-eval") == sorted(held_out + two.eval, key=key_of)
     samples = {"1": held_out_sample, "2": {"seen": 3, "threshold": EVERYTHING}}
     assert second.meta == {"seed": 7, "train": {"0": train_sample}, "eval": samples}
 
     # A span without held-out examples, and a larger capacity: what was dropped stays out.
     shutil.rmtree(two.folder)
     third = run(tmp_path / "3", three.folder, second.folder, capacity=1000)
-    keys = sample_keys(np.array([i for _, i in three.train]), 7)
-    new = [row for row, key in zip(three.train, keys.tolist(), strict=True) if key < train_sample["threshold"]]
+    new = [row for row in three.train if key_of(row) < train_sample["threshold"]]
     assert 0 < len(new) < 50
-    assert read(third.folder / "Split-train") == sorted(train + new)
-    assert read(third.folder / "Split-eval") == sorted(held_out + two.eval)
+    assert read(third.folder / "Split-train") == sorted(train + new, key=key_of)
+    assert read(third.folder / "Split-eval") == sorted(held_out + two.eval, key=key_of)
     assert third.meta == {
         "seed": 7,
         "train": {"0": {"seen": 180, "threshold": train_sample["threshold"]}},

@@ -14,7 +14,6 @@ from components.features import to_json
 from pipeline.config import Model, Training, WarmStart
 
 
-
 class Run:
     """What TFX gives to `run_fn`, in a folder of its own; calling it trains."""
 

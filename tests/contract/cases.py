@@ -1,0 +1,324 @@
+"""One case a component: real inputs for it, what it reads of them, and what it must refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+from tfx.types import channel_utils, standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.utils import proto_utils
+
+from components.artifacts import Decision, Quarantine, RegisteredVersion
+from components.beam_memory import remembered
+from components.evaluate.component import Gate, eval_config
+from components.ingest.component import Ingest
+from components.promote.component import Promote, Register
+from components.promote.registry import Registry, Version
+from components.push.component import Push
+from components.replay.component import Replay
+from components.validate.component import Decide
+
+BEAM = [
+    "--direct_running_mode=in_memory",
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "--sdk_container_image=unused",
+]
+SCHEMA = "".join(
+    f'feature {{ name: "{name}" type: {kind} }}\n'
+    for name, kind in {"x": "FLOAT", "word": "BYTES", "big": "INT", "span": "INT", "example_id": "INT"}.items()
+)
+
+
+def artifact(kind: type[Artifact], folder: Path, files: Mapping[str, str | bytes] | None = None) -> Any:
+    """An artifact whose folder is there, with these files in it."""
+    made = kind()
+    made.uri = str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (files or {}).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return made
+
+
+def make(component: type, arguments: Mapping[str, Any]) -> Any:
+    """The component, with a channel of every artifact."""
+    return component(
+        **{
+            name: channel_utils.as_channel([value]) if isinstance(value, Artifact) else value
+            for name, value in arguments.items()
+        }
+    )
+
+
+def execute(component: type, arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """One execution, as TFX launches it: its outputs, each in a new folder under `folder`."""
+    made = make(component, arguments)
+    outputs = {name: channel.type() for name, channel in made.outputs.items()}
+    for name, output in outputs.items():
+        output.uri = str(folder / name)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    executor = made.executor_spec.executor_class
+    context = executor.Context(beam_pipeline_args=list(BEAM)) if issubclass(executor, BaseBeamExecutor) else None
+    with remembered():
+        executor(context).Do(
+            {name: [value] for name, value in arguments.items() if isinstance(value, Artifact)},
+            {name: [output] for name, output in outputs.items()},
+            {name: value for name, value in made.exec_properties.items() if value is not None},
+        )
+    return outputs
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to try one component.
+
+    Attributes:
+        component: its class.
+        arguments: of its constructor, artifacts where it takes channels; what it changes beside
+            its outputs is in the folder given.
+        reads: the inputs whose folders it reads.
+        wrong: arguments that it must refuse -> what it says.
+        state: what it left beside its outputs, as plain data.
+        last: the output and the file in it that it writes last.
+    """
+
+    component: type
+    arguments: Callable[[Path, Material], dict[str, Any]]
+    reads: tuple[str, ...]
+    wrong: tuple[tuple[dict[str, Any], str], ...]
+    state: Callable[[dict[str, Any]], Any] = field(default=lambda _: None)
+    last: tuple[str, str] | None = None
+
+
+class Material:
+    """What the inputs are made of: each made by the stage that makes it, once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.schema = artifact(standard_artifacts.Schema, folder / "schema", {"schema.pbtxt": SCHEMA})
+        first, second = (
+            execute(Ingest, ingest(folder / f"span-{span}", self, span), folder / f"ingest-{span}")
+            for span in (1, 2)
+        )
+        self.examples, self.quarantine = second["examples"], second["quarantine"]
+        self.buffer = execute(
+            Replay, {"examples": first["examples"], **REPLAY}, folder / "replay"
+        )["buffer"]
+        self.model = self._model()
+        self.evaluation = self._evaluation()
+        self.database = folder / "registry.sqlite"
+        Registry(f"sqlite:///{self.database}", "other").register(
+            version("any"), f"{self.model.uri}/Format-Serving", {}
+        )
+
+    def _model(self) -> Any:
+        """A SavedModel: sigmoid(x)."""
+        import tensorflow as tf
+
+        module = tf.Module()
+        module.by_example = tf.function(
+            lambda examples: {
+                "predictions": tf.sigmoid(
+                    tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([], tf.float32)})["x"]
+                )
+            },
+            input_signature=[tf.TensorSpec([None], tf.string, name="examples")],
+        )
+        module.by_column = tf.function(
+            lambda x: {"predictions": tf.sigmoid(x)},
+            input_signature=[tf.TensorSpec([None], tf.float32, name="x")],
+        )
+        made = artifact(standard_artifacts.Model, self.folder / "model")
+        signatures = {"serving_default": module.by_example, "serving_raw": module.by_column}
+        tf.saved_model.save(module, f"{made.uri}/Format-Serving", signatures=signatures)
+        return made
+
+    def _evaluation(self) -> Any:
+        from tfx.components.evaluator.executor import Executor
+
+        made = artifact(standard_artifacts.ModelEvaluation, self.folder / "evaluation")
+        config = eval_config("big", ["auc"], [], baseline=False)
+        with remembered():
+            Executor(Executor.Context(beam_pipeline_args=list(BEAM))).Do(
+                {"examples": [self.examples], "schema": [self.schema], "model": [self.model]},
+                {"evaluation": [made]},
+                {"eval_config": proto_utils.proto_to_json(config), "example_splits": '["eval"]'},
+            )
+        return made
+
+    def registry(self, folder: Path) -> dict[str, str]:
+        """Of a registry in the folder: the arguments that name it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.database, folder / "registry.sqlite")
+        return {"uri": f"sqlite:///{folder}/registry.sqlite", "name": "model"}
+
+
+def version(key: str) -> Version:
+    return Version(0, key, (2,), 2, None, True, {"model": key}, {}, 0.0)
+
+
+def ingest(folder: Path, material: Material, span: int = 2) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = "".join(f"{(i * 37 % 101 - 50) / 20},{'ab'[i % 2]}\n" for i in range(300))
+    (folder / "rows.csv").write_text(f"x,word\n{rows}one,a\n")
+    return {
+        "schema": material.schema,
+        "spans": json.dumps([{"span": span, "files": [str(folder / "rows.csv")]}]),
+        "label": '{"name": "big", "expression": "x > 0.5"}',
+        "eval_share": 0.3,
+        "max_quarantine_share": 0.01,
+        "fingerprint": "",
+    }
+
+
+def decide(folder: Path, material: Material) -> dict[str, Any]:
+    import pandas as pd
+    import tensorflow_data_validation as tfdv
+
+    statistics = tfdv.generate_statistics_from_dataframe(pd.DataFrame({"x": [1.0, 2.0], "odd": [1, 2]}))
+    found = tfdv.validate_statistics(statistics, text_format.Parse(SCHEMA, schema_pb2.Schema()))
+    files = {f"{split}/SchemaDiff.pb": found.SerializeToString() for split in ("Split-train", "Split-eval")}
+    anomalies = artifact(standard_artifacts.ExampleAnomalies, folder / "anomalies", files)
+    anomalies.split_names = '["train", "eval"]'
+    drift = artifact(standard_artifacts.ExampleAnomalies, folder / "drift", {"SplitPair-a_b/SchemaDiff.pb": b""})
+    drift.split_names = '["a_b"]'
+    return {
+        "schema": material.schema,
+        "quarantine": material.quarantine,
+        "anomalies": anomalies,
+        "drift": drift,
+        "cold_start": False,
+        "forced": False,
+        "on_drift": True,
+        "min_rows": 1,
+        "severity": "error",
+    }
+
+
+REPLAY: dict[str, Any] = {"capacity": 50, "holdout_per_span": 20, "seed": 7}
+
+
+def replay(folder: Path, material: Material) -> dict[str, Any]:
+    return {"examples": material.examples, "base_buffer": material.buffer, **REPLAY}
+
+
+def gate(folder: Path, material: Material) -> dict[str, Any]:
+    return {
+        "evaluation": material.evaluation,
+        "model": material.model,
+        "examples": material.examples,
+        "gates": {"auc": {"min_value": 0.9}},
+        "new_spans": [2],
+        "past_spans": [],
+        "min_examples": 10,
+        "baseline": False,
+    }
+
+
+def register(folder: Path, material: Material) -> dict[str, Any]:
+    decision = {"action": "train", "reasons": ["cold start"], "drift": [], "rows": {"train": 200}}
+    metrics = {"overall": {"auc": 0.8}}
+    verdict = {"blessed": True, "reasons": [], "checks": [], "candidate": metrics, "champion": None}
+    return {
+        **material.registry(folder / "registry"),
+        "model_artifacts": str(folder / "mlflow"),
+        "spans": [2],
+        "parent": None,
+        "model": material.model,
+        "transform_graph": artifact(standard_artifacts.TransformGraph, folder / "graph", {"graph": b"graph"}),
+        "statistics": artifact(standard_artifacts.ExampleStatistics, folder / "stats", {"stats": b"stats"}),
+        "buffer": material.buffer,
+        "schema": material.schema,
+        "evaluation": material.evaluation,
+        "decision": artifact(Decision, folder / "decision", {"decision.json": json.dumps(decision)}),
+        "blessing": artifact(
+            standard_artifacts.ModelBlessing, folder / "blessing", {"verdict.json": json.dumps(verdict)}
+        ),
+    }
+
+
+def push(folder: Path, material: Material) -> dict[str, Any]:
+    registered = artifact(RegisteredVersion, folder / "version")
+    registered.version = 12
+    return {"model": material.model, "version": registered, "base": str(folder / "serving" / "model")}
+
+
+def promote(folder: Path, material: Material) -> dict[str, Any]:
+    registry = material.registry(folder / "registry")
+    registered = artifact(RegisteredVersion, folder / "version")
+    registered.version = Registry(**registry, artifacts=str(folder / "mlflow")).register(
+        version("a"), f"{material.model.uri}/Format-Serving", {}
+    )
+    pushed = artifact(standard_artifacts.PushedModel, folder / "pushed")
+    return {"version": registered, "pushed": pushed, **registry}
+
+
+def registered_versions(arguments: dict[str, Any]) -> Any:
+    registry = Registry(arguments["uri"], arguments["name"])
+    champion = registry.champion()
+    return champion and champion.number, [(v.number, v.key, len(v.promoted)) for v in registry.versions()]
+
+
+def served(arguments: dict[str, Any]) -> Any:
+    return content(Path(arguments["base"]).parent)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Path -> bytes of every file in it."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+CASES = {
+    "ingest": Case(
+        Ingest,
+        ingest,
+        reads=("schema",),
+        wrong=(({"eval_share": 1.5}, "eval_share: got 1.5"), ({"spans": "[]"}, "nothing to ingest")),
+        last=("quarantine", "report.json"),
+    ),
+    "decide": Case(
+        Decide,
+        decide,
+        reads=("schema", "quarantine", "anomalies", "drift"),
+        wrong=(({"severity": "eror"}, "severity: got 'eror', expected one of warning, error"),),
+        last=("decision", "decision.json"),
+    ),
+    "replay": Case(
+        Replay,
+        replay,
+        reads=("examples", "base_buffer"),
+        wrong=(({"capacity": 0}, "capacity: got 0"), ({"holdout_per_span": 0}, "holdout_per_span: got 0")),
+        last=("buffer", "sample.json"),
+    ),
+    "gate": Case(
+        Gate,
+        gate,
+        reads=("evaluation", "model", "examples"),
+        wrong=(
+            ({"gates": {"auk": {}}}, "gates: got 'auk', expected one of auc"),
+            ({"gates": {"auc": {"min": 0.5}}}, "gates.auc: got 'min', expected one of min_value"),
+        ),
+        last=("blessing", "verdict.json"),
+    ),
+    "register": Case(
+        Register,
+        register,
+        reads=("model", "transform_graph", "statistics", "buffer", "schema", "evaluation", "decision", "blessing"),
+        wrong=(({"spans": []}, "spans: got none"),),
+        state=registered_versions,
+        last=("version", "record.json"),
+    ),
+    # Of the version it takes the number, and the model that it copies.
+    "push": Case(Push, push, reads=("model",), wrong=(({"base": None}, "base"),), state=served),
+    # The alias moves to a number: the folders of its inputs hold nothing that it reads.
+    "promote": Case(Promote, promote, reads=(), wrong=(({"name": 3}, "name"),), state=registered_versions),
+}
