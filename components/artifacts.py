@@ -48,6 +48,7 @@ def folder_of(artifacts: Sequence[Artifact]) -> str:
     artifact = artifact_utils.get_single_instance(artifacts)
     if not os.path.isdir(artifact.uri):
         raise RetrainError(
-            f"{artifact.type_name} {artifact.uri} is not there, although ML Metadata names it; restore the folder"
+            f"{artifact.type_name} {artifact.uri} is not there, although ML Metadata names it. "
+            "Restore the folder"
         )
     return str(artifact.uri)

@@ -49,15 +49,14 @@ def _signatures(get_signature: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _views(view_as: Callable[[Any, type], Any]) -> Callable[[Any, type], Any]:
-    # Views of one set of options share its values, so one of each kind is enough. The values are
-    # kept with it: their id must not be given to another set while it is known here.
-    known: dict[tuple[int, type], tuple[Any, Any]] = {}
+    # Views of one set of options share its values, so one of each kind is enough. A view keeps them:
+    # their id is not given to another set while it is known here.
+    known: dict[tuple[int, type], Any] = {}
 
     def quick(self: Any, kind: type) -> Any:
-        values = self._all_options
-        key = (id(values), kind)
+        key = (id(self._all_options), kind)
         if key not in known:
-            known[key] = (values, view_as(self, kind))
-        return known[key][1]
+            known[key] = view_as(self, kind)
+        return known[key]
 
     return quick

@@ -57,7 +57,7 @@ def _find(words: list[str] | None, state: Path | None, data: Path | None) -> tup
     paths = [word for word in words or [] if not word.isdigit()]
     if len(numbers) > 1 or len(paths) > 1:
         raise RetrainError(f"got {' '.join(words or [])}; expected at most one CONFIG and one VERSION")
-    if not paths and "RETRAIN_CONFIG" in os.environ:
+    if not paths and os.environ.get("RETRAIN_CONFIG"):
         paths = [os.environ["RETRAIN_CONFIG"]]
     if not paths:
         paths = sorted(str(path) for path in Path("configs").glob("*.yaml"))
@@ -67,10 +67,20 @@ def _find(words: list[str] | None, state: Path | None, data: Path | None) -> tup
     return _load(Path(paths[0]), state, data), int(numbers[0]) if numbers else None
 
 
-def _version(number: int | None) -> int:
+def _find_one(words: list[str] | None, state: Path | None, data: Path | None) -> tuple[Deployment, int]:
+    deployment, number = _find(words, state, data)
     if number is None:
         raise RetrainError("which version? Name its number; `retrain history` lists them")
-    return number
+    return deployment, number
+
+
+def _find_all(words: list[str] | None, state: Path | None, data: Path | None) -> Deployment:
+    deployment, number = _find(words, state, data)
+    if number is not None:
+        raise RetrainError(
+            f"got {number}, expected at most a CONFIG; `retrain show {number}` tells of one version"
+        )
+    return deployment
 
 
 def _terminal(as_json: bool) -> Terminal:
@@ -210,8 +220,7 @@ def status(words: Words = None, state: State = None, data: Data = None, json: Js
     """What is served, and what is waiting. [CONFIG]"""
     from pipeline import views
 
-    deployment, _ = _find(words, state, data)
-    _terminal(json).show(*views.status(deployment))
+    _terminal(json).show(*views.status(_find_all(words, state, data)))
 
 
 @app.command()
@@ -219,8 +228,7 @@ def history(words: Words = None, state: State = None, data: Data = None, json: J
     """Every version: what it learned, from which parent, how it did, what became of it. [CONFIG]"""
     from pipeline import views
 
-    deployment, _ = _find(words, state, data)
-    versions, table = views.history(deployment)
+    versions, table = views.history(_find_all(words, state, data))
     terminal = _terminal(json)
     if not json:
         terminal.show(None, table)
@@ -233,8 +241,8 @@ def show(words: Words = None, state: State = None, data: Data = None, json: Json
     """Everything about one version. [CONFIG] VERSION"""
     from pipeline import views
 
-    deployment, number = _find(words, state, data)
-    _terminal(json).show(*views.show(deployment, _version(number)))
+    deployment, number = _find_one(words, state, data)
+    _terminal(json).show(*views.show(deployment, number))
 
 
 @app.command()
@@ -243,9 +251,9 @@ def promote(words: Words = None, state: State = None, data: Data = None, json: J
     from pipeline import champion
     from pipeline.lock import locked
 
-    deployment, number = _find(words, state, data)
+    deployment, number = _find_one(words, state, data)
     with locked(deployment.state):
-        version = champion.promote(deployment, _version(number))
+        version = champion.promote(deployment, number)
     done = f"version {version.number} is served; the next run starts from it, after span {version.watermark}"
     _terminal(json).show({"served": version.number, "watermark": version.watermark}, done)
 

@@ -243,8 +243,8 @@ def _check_artifacts(base: Version | None) -> None:
     gone = [f"{name} ({base.uris[name]})" for name in ARTIFACTS if not Path(base.uris[name]).is_dir()]
     if gone:
         raise RetrainError(
-            f"version {base.number} is served, but not whole: missing {', '.join(gone)}. Restore the folders, "
-            "or serve a version that is whole (`retrain history`, `retrain promote VERSION`)"
+            f"version {base.number} is served, but not whole: missing {', '.join(gone)}. Restore the "
+            "folders, or serve a version that is whole (`retrain history`, `retrain promote VERSION`)"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import RetrainError
-from components.promote.registry import Version, lineage
+from components.promote.registry import Version
 from pipeline.config import Data
 
 
@@ -76,9 +76,9 @@ def pending(
 ) -> Pending:
     """The spans after the champion's watermark, without those that were set aside.
 
-    A span is set aside when a version that learned it was rejected by the gate or rolled back, and
-    that version is not an ancestor of the champion: learning it again with the same data would end
-    in the same place, and bring back what was rolled back.
+    A span is set aside when a version that learned it was rejected by the gate or rolled back:
+    learning it again with the same data would end in the same place, and bring back what was rolled
+    back.
 
     Args:
         spans: what is on disk.
@@ -88,11 +88,8 @@ def pending(
         until: the last span to learn.
     """
     watermark = champion.watermark if champion else -1
-    served = {version.number for version in lineage(versions, champion.number if champion else None)}
     reasons: dict[int, str] = {}
     for version in versions:
-        if version.number in served:
-            continue
         why = version.set_aside or (
             "" if version.blessed else f"version {version.number} was rejected by the gate"
         )

@@ -71,8 +71,8 @@ class Client:
         signatures = self.call("/metadata")["metadata"]["signature_def"]["signature_def"]
         if SERVING_RAW not in signatures:
             raise RetrainError(
-                f"{self.url}: no signature {SERVING_RAW} (there is {', '.join(sorted(signatures))}); "
-                "only models that this pipeline made take rows"
+                f"{self.url}: the model has no signature {SERVING_RAW}; only models that this pipeline made "
+                "take rows"
             )
         inputs = signatures[SERVING_RAW]["inputs"]
         return {name: _KINDS[spec["dtype"]] for name, spec in inputs.items()}

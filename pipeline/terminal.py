@@ -7,13 +7,12 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from rich import progress
 from rich.console import Console
-from rich.status import Status
 
 
 class Terminal:
@@ -48,11 +47,11 @@ class Terminal:
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
         """A line that says what is going on, on a terminal; elsewhere it says nothing."""
-        progress = Progress(self.notes)
+        line = Progress(self.notes)
         try:
-            yield progress
+            yield line
         finally:
-            progress.stop()
+            line.stop()
 
     @contextlib.contextmanager
     def captured(self, log: Path | None = None) -> Iterator[None]:
@@ -108,22 +107,25 @@ class Progress:
     """One line with what is being done and for how long."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._status: Status | None = None
-        self._since = 0.0
+        self._line = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            # It would catch what Python prints meanwhile, which is for the log.
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not console.is_terminal,
+        )
 
     def update(self, text: str) -> None:
         """Says what begins now."""
-        if not self._console.is_terminal:
-            return
-        self._since = time.monotonic()
-        if self._status is None:
-            self._status = self._console.status(text)
-            self._status.start()
-        self._status.update(text)
+        self._line.start()
+        for task in self._line.task_ids:
+            self._line.remove_task(task)
+        self._line.add_task(text, total=None)
 
     def stop(self) -> None:
         """Clears the line."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        self._line.stop()

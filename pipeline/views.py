@@ -233,16 +233,13 @@ def outcomes_table(outcomes: Sequence[Outcome]) -> Group:
         row, note = _outcome_row(outcome, metric)
         table.add_row(*row)
         notes += [note] if note else []
-    explained = (
-        [
-            f"champion, new: {metric} of the version served before and of the candidate, on held-out rows of "
-            "the span; worst past: the earlier span on which the candidate lost most; drift: features of those "
-            "compared; s: seconds"
-        ]
-        if metric
-        else []
-    )
-    return Group(table, *notes, *explained)
+    if metric:
+        notes.append(
+            f"champion, new: {metric} of the version served before and of the candidate, on held-out rows "
+            "of the span; worst past: the earlier span on which the candidate lost most; drift: features "
+            "of those compared; s: seconds"
+        )
+    return Group(table, *notes)
 
 
 def _outcome_row(outcome: Outcome, metric: str) -> tuple[list[str], str]:

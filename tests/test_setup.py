@@ -1,4 +1,4 @@
-"""The Makefile makes .venv when it is due and leaves it alone when it is not; the scripts' errors name the cure."""
+"""The Makefile makes .venv when it is due and leaves it alone when it is not; errors name the cure."""
 
 import os
 import shutil

@@ -110,10 +110,14 @@ class Registry:
     Args:
         uri: MLflow's: `sqlite:///PATH`, or a server's address.
         name: the registered model's name.
-        artifacts: where MLflow keeps the models of a new experiment; None: where its server says.
+        artifacts: where MLflow keeps the models of a new experiment; None: beside the SQLite file, or
+            where the server says.
     """
 
     def __init__(self, uri: str, name: str, artifacts: str | None = None) -> None:
+        if artifacts is None and uri.startswith("sqlite:///"):
+            # MLflow itself would make a folder wherever the command was started.
+            artifacts = os.path.join(os.path.dirname(uri.removeprefix("sqlite:///")), "mlflow")
         self.uri, self.name, self._artifacts = uri, name, artifacts
 
     @functools.cached_property

@@ -215,10 +215,14 @@ def test_what_was_there_before_is_there_afterwards():
     assert all(a is not b for a, b in zip(before, inside, strict=True))
 
 
+def fail_in_the_middle():
+    with remembered(), beam.Pipeline(options=PipelineOptions([RUNNER])) as pipeline:
+        _ = pipeline | beam.Create([1]) | beam.Map(str)
+        raise RuntimeError("in the middle")
+
+
 def test_an_exception_in_a_pipeline_leaves_nothing_behind():
     before = patched()
-    with pytest.raises(RuntimeError, match="in the middle"), remembered():
-        with beam.Pipeline(options=PipelineOptions([RUNNER])) as pipeline:
-            _ = pipeline | beam.Create([1]) | beam.Map(str)
-            raise RuntimeError("in the middle")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail_in_the_middle()
     assert patched() == before

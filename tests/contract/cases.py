@@ -16,7 +16,7 @@ from tfx.types import channel_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import proto_utils
 
-from components.artifacts import Decision, Quarantine, RegisteredVersion
+from components.artifacts import Decision, RegisteredVersion
 from components.beam_memory import remembered
 from components.evaluate.component import Gate, eval_config
 from components.ingest.component import Ingest
@@ -33,7 +33,13 @@ BEAM = [
 ]
 SCHEMA = "".join(
     f'feature {{ name: "{name}" type: {kind} }}\n'
-    for name, kind in {"x": "FLOAT", "word": "BYTES", "big": "INT", "span": "INT", "example_id": "INT"}.items()
+    for name, kind in {
+        "x": "FLOAT",
+        "word": "BYTES",
+        "big": "INT",
+        "span": "INT",
+        "example_id": "INT",
+    }.items()
 )
 
 
@@ -67,7 +73,9 @@ def execute(component: type, arguments: Mapping[str, Any], folder: Path) -> dict
         output.uri = str(folder / name)
         (folder / name).mkdir(parents=True, exist_ok=True)
     executor = made.executor_spec.executor_class
-    context = executor.Context(beam_pipeline_args=list(BEAM)) if issubclass(executor, BaseBeamExecutor) else None
+    context = (
+        executor.Context(beam_pipeline_args=list(BEAM)) if issubclass(executor, BaseBeamExecutor) else None
+    )
     with remembered():
         executor(context).Do(
             {name: [value] for name, value in arguments.items() if isinstance(value, Artifact)},
@@ -110,13 +118,11 @@ class Material:
             for span in (1, 2)
         )
         self.examples, self.quarantine = second["examples"], second["quarantine"]
-        self.buffer = execute(
-            Replay, {"examples": first["examples"], **REPLAY}, folder / "replay"
-        )["buffer"]
+        self.buffer = execute(Replay, {"examples": first["examples"], **REPLAY}, folder / "replay")["buffer"]
         self.model = self._model()
         self.evaluation = self._evaluation()
         self.database = folder / "registry.sqlite"
-        Registry(f"sqlite:///{self.database}", "other").register(
+        Registry(f"sqlite:///{self.database}", "other", str(folder / "mlflow")).register(
             version("any"), f"{self.model.uri}/Format-Serving", {}
         )
 
@@ -189,7 +195,9 @@ def decide(folder: Path, material: Material) -> dict[str, Any]:
     files = {f"{split}/SchemaDiff.pb": found.SerializeToString() for split in ("Split-train", "Split-eval")}
     anomalies = artifact(standard_artifacts.ExampleAnomalies, folder / "anomalies", files)
     anomalies.split_names = '["train", "eval"]'
-    drift = artifact(standard_artifacts.ExampleAnomalies, folder / "drift", {"SplitPair-a_b/SchemaDiff.pb": b""})
+    drift = artifact(
+        standard_artifacts.ExampleAnomalies, folder / "drift", {"SplitPair-a_b/SchemaDiff.pb": b""}
+    )
     drift.split_names = '["a_b"]'
     return {
         "schema": material.schema,
@@ -312,7 +320,16 @@ CASES = {
     "register": Case(
         Register,
         register,
-        reads=("model", "transform_graph", "statistics", "buffer", "schema", "evaluation", "decision", "blessing"),
+        reads=(
+            "model",
+            "transform_graph",
+            "statistics",
+            "buffer",
+            "schema",
+            "evaluation",
+            "decision",
+            "blessing",
+        ),
         wrong=(({"spans": []}, "spans: got none"),),
         state=registered_versions,
         last=("version", "record.json"),

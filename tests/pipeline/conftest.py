@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
+import functools
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -65,14 +65,20 @@ def _check(gate: str, on: str, champion: float | None, candidate: float, limit: 
 
 @dataclass
 class Shop:
-    """One deployment in a folder of its own."""
+    """One deployment in a folder of its own.
+
+    Attributes:
+        folder: of everything that is its.
+        registry_section: of the YAML.
+        made: the versions that `add` made.
+    """
 
     folder: Path
-    registry_file: Path
+    registry_section: str = ""
     made: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.config.write_text(CONFIG)
+        self.config.write_text(CONFIG + self.registry_section)
         (self.folder / "schema.pbtxt").write_text(SCHEMA)
         (self.folder / "data").mkdir()
 
@@ -84,11 +90,11 @@ class Shop:
     def state(self) -> Path:
         return self.folder / "state"
 
-    @property
+    @functools.cached_property
     def deployment(self) -> Deployment:
         return load(self.config)
 
-    @property
+    @functools.cached_property
     def registry(self) -> Registry:
         return open_registry(self.deployment)
 
@@ -108,9 +114,6 @@ class Shop:
         serve: bool = False,
     ) -> int:
         """Registers a version, as a run of these spans does, with a SavedModel that says its number."""
-        if not self.made:
-            self.state.mkdir(exist_ok=True)
-            shutil.copy(self.registry_file, self.state / "registry.sqlite")
         number = len(self.made) + 1
         folder = self.state / "artifacts" / str(number)
         uris = {name: str(folder / name) for name in (*ARTIFACTS, "record")}
@@ -121,6 +124,8 @@ class Shop:
         (model / "saved_model.pb").write_text(f"model {number}")
         (model / "variables" / "variables.index").write_text("")
         decision, verdict = self._record(spans, parent, blessed, auc)
+        record = Path(uris["record"]) / "record.json"
+        record.write_text(json.dumps({"decision": decision, "verdict": verdict, "uris": uris}))
         version = Version(
             number=0,
             key=uris["model"],
@@ -167,16 +172,26 @@ class Shop:
 
 
 @pytest.fixture(scope="session")
-def registry_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow registry without a model. MLflow takes seconds to make one, so tests copy it."""
-    file = tmp_path_factory.mktemp("registry") / "registry.sqlite"
-    Registry(f"sqlite:///{file}", "none")._client.search_registered_models()
-    return file
+def registry_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One registry for all tests, each with a model of its own: MLflow takes seconds to make one."""
+    return f"sqlite:///{tmp_path_factory.mktemp('registry')}/registry.sqlite"
 
 
 @pytest.fixture
-def shop(tmp_path: Path, registry_file: Path) -> Shop:
-    return Shop(tmp_path, registry_file)
+def fresh(tmp_path: Path) -> Shop:
+    """A deployment that nothing was ever done with; its registry is to be in its state."""
+    return Shop(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def new_shop(registry_uri: str) -> Callable[[Path], Shop]:
+    """Gives a deployment in a folder, to `add` versions to."""
+    return lambda folder: Shop(folder, f"registry: {{uri: '{registry_uri}', name: {folder.name}}}\n")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, new_shop: Callable[[Path], Shop]) -> Shop:
+    return new_shop(tmp_path)
 
 
 @dataclass(frozen=True)
@@ -197,11 +212,10 @@ def retrain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "argv", ["retrain", *map(str, args)])
         capfd.readouterr()
         code = 0
-        with contextlib.ExitStack():
-            try:
-                main()
-            except SystemExit as end:
-                code = int(end.code or 0)
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
         return Result(code, *capfd.readouterr())
 
     return run

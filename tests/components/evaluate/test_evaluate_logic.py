@@ -118,9 +118,7 @@ def test_a_cold_start_without_a_floor_is_refused():
     candidate, _ = both()
     verdict = judged(candidate, None, {"auc": LIMITS | {"min_value": None}}, past=())
     assert not verdict.blessed
-    assert verdict.reasons == [
-        "no gate applies: set at least one metric's min_value under gates.metrics"
-    ]
+    assert verdict.reasons == ["no gate applies: set at least one metric's min_value under gates.metrics"]
 
 
 @pytest.mark.parametrize("gates", [{}, {"auc": {}}, {"auc": dict.fromkeys(LIMITS)}])
@@ -157,9 +155,7 @@ def test_only_what_ranks_needs_both_labels():
 def test_a_past_span_that_was_not_measured_fails():
     candidate, champion = both()
     del candidate["span=1"], champion["span=1"]
-    assert judged(candidate, champion).reasons == [
-        "auc on span=1 could not be measured (max_past_drop 0.05)"
-    ]
+    assert judged(candidate, champion).reasons == ["auc on span=1 could not be measured (max_past_drop 0.05)"]
 
 
 def test_what_the_champion_could_not_be_measured_on_fails():
@@ -185,9 +181,7 @@ metrics = st.dictionaries(
     st.sampled_from(SLICES),
     st.builds(
         lambda auc, log_loss, examples, mean_label: {
-            k: v
-            for k, v in values(auc, examples, mean_label, log_loss=log_loss).items()
-            if v is not None
+            k: v for k, v in values(auc, examples, mean_label, log_loss=log_loss).items() if v is not None
         },
         numbers,
         numbers,
@@ -232,7 +226,11 @@ def test_the_gate_fails_closed(candidate, champion, settings):
             assert mine or check.gate != "max_past_drop"
     # Every limit that is set was looked at, on everything that it is about.
     others = [name for name in candidate if name == "word=a"]
-    about = {"min_value": ["span=3"], "max_drop": ["overall", "span=3"], "max_past_drop": ["span=1", "span=2"]}
+    about = {
+        "min_value": ["span=3"],
+        "max_drop": ["overall", "span=3"],
+        "max_past_drop": ["span=1", "span=2"],
+    }
     assert {(c.metric, c.gate, c.slice) for c in verdict.checks} == {
         (metric, gate, name)
         for metric, limits in settings.items()

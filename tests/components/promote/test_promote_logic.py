@@ -19,7 +19,12 @@ def test_summary():
         "blessed": False,
         "reasons": ["auc on span=2 fell"],
         "checks": [check("min_value", "span=3"), check(), worst, check(slice="span=0", outcome="not judged")],
-        "candidate": {"overall": {"auc": 0.7}, "span=1": {"auc": 0.6}, "span=3": {"auc": 0.5}, "a=b": {"auc": 0}},
+        "candidate": {
+            "overall": {"auc": 0.7},
+            "span=1": {"auc": 0.6},
+            "span=3": {"auc": 0.5},
+            "a=b": {"auc": 0},
+        },
         "champion": {"overall": {"auc": 0.8}, "span=3": {"auc": 0.4}},
     }
     assert summarize(decision, verdict, [3]) == {
@@ -39,13 +44,16 @@ def largest(count):
     """A decision and a verdict with so many of everything, after learning so many spans at once."""
     features = [f"a_rather_long_name_of_a_feature_{i}" for i in range(count)]
     drift = [
-        {"feature": name, "measure": "jsd", "value": 1 / 3, "threshold": 0.1, "drifted": True} for name in features
+        {"feature": name, "measure": "jsd", "value": 1 / 3, "threshold": 0.1, "drifted": True}
+        for name in features
     ]
     reasons = [f"{name} 0.333 > 0.1 (jsd)" for name in features]
-    values = {name: 1 / 3 for name in ("auc", "pr_auc", "accuracy", "log_loss", "example_count", "mean_label")}
+    values = dict.fromkeys(("auc", "pr_auc", "accuracy", "log_loss", "example_count", "mean_label"), 1 / 3)
     metrics = {"overall": values} | {f"{kind}={i}": values for kind in ("span", "word") for i in range(count)}
     checks = [
-        check(slice=name, metric=metric, candidate=1 / 3, champion=2 / 3) for name in metrics for metric in values
+        check(slice=name, metric=metric, candidate=1 / 3, champion=2 / 3)
+        for name in metrics
+        for metric in values
     ]
     decision = {"reasons": ["drift: " + ", ".join(reasons)], "drift": drift, "rows": {"train": 1}}
     verdict = {"reasons": reasons, "checks": checks, "candidate": metrics, "champion": metrics}

@@ -26,14 +26,14 @@ def runs(registry):
 def test_before_anything_was_written_asking_writes_nothing(tmp_path):
     registry = Registry(f"sqlite:///{tmp_path}/none/registry.sqlite", "taxi")
     assert registry.versions() == [] and registry.champion() is None
-    with pytest.raises(RetrainError, match="version 3 is not in the registry .* taxi: none yet"):
+    with pytest.raises(RetrainError, match=r"version 3 is not in the registry .* taxi: none yet"):
         registry.get(3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_version_comes_back_as_it_went_in(registry, version, saved_model):
     given = version(
-        "/state/o'brien \"x\"/model",
+        '/state/o\'brien "x"/model',
         spans=(3, 5, 4),
         parent=7,
         blessed=False,
@@ -65,11 +65,10 @@ def test_the_same_work_is_registered_once(registry, version, saved_model):
     assert [v.key for v in registry.versions()] == ["a", "b"] and len(runs(registry)) == 2
 
 
-@pytest.mark.parametrize(
-    "step",
-    ["create_registered_model", "create_experiment", "create_run", "log_batch"]
-    + ["log_artifacts", "set_terminated", "create_model_version"],
-)
+STEPS = ["create_registered_model", "create_experiment", "create_run", "log_batch", "log_artifacts"]
+
+
+@pytest.mark.parametrize("step", [*STEPS, "set_terminated", "create_model_version"])
 def test_killed_at_any_step_the_next_try_ends_in_the_same_place(
     registry, version, saved_model, monkeypatch, step
 ):
@@ -124,7 +123,9 @@ def test_an_unknown_version_is_answered_with_the_known_ones(registry, version, s
     for key in "ab":
         registry.register(version(key), saved_model, {})
     for ask in (registry.get, registry.make_champion):
-        with pytest.raises(RetrainError, match=r"version 9 is not in the registry .* \(versions of taxi: 1, 2\)"):
+        with pytest.raises(
+            RetrainError, match=r"version 9 is not in the registry .* \(versions of taxi: 1, 2\)"
+        ):
             ask(9)
     assert registry.champion() is None
 
@@ -162,13 +163,18 @@ def test_hundreds_of_slices(registry, version, saved_model):
     assert len(runs(registry)[0].data.metrics) == 1200
 
 
-def test_registering_leaves_the_working_directory_alone(registry, version, saved_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("told", [True, False], ids=["told where models go", "not told"])
+def test_registering_leaves_the_working_directory_alone(
+    registry, version, saved_model, tmp_path, monkeypatch, told
+):
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
+    registry = registry if told else Registry(registry.uri, registry.name)
     registry.register(version("a"), saved_model, {})
     registry.make_champion(1)
     assert os.getcwd() == str(here) and list(here.iterdir()) == []
+    assert len(list((tmp_path / "mlflow").rglob("saved_model.pb"))) == 1
 
 
 def test_a_server_that_does_not_answer():

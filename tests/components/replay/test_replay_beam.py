@@ -1,13 +1,16 @@
 """The Beam sample over real TFRecords against the pure logic."""
 
+import itertools
+
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from components.replay.beam import ReadKeyed, SampleBottomK
+from components.replay.beam import ReadKeyed, SampleBottomK, in_order
 from components.replay.logic import Sample, below, sample_keys
 
 SEED = 3
@@ -58,3 +61,13 @@ def test_the_sample_is_that_of_the_logic(tmp_path, rows, write, by_span):
         records = below_threshold | beam.FlatMapTuple(lambda _, records: records.to_pylist())
         assert_that(records | beam.Map(id_of), equal_to(expected_rows), label="rows")
         assert_that(samples, equal_to(list(expected.items())), label="samples")
+
+
+def test_records_are_in_the_order_of_their_keys_however_they_come():
+    batches = [
+        (np.array([2**64 - 1, 5], np.uint64), pa.array([b"last", b"second"])),
+        (np.array([7, 0], np.uint64), pa.array([b"third", b"first"])),
+        (np.array([], np.uint64), pa.array([], pa.binary())),
+    ]
+    for order in itertools.permutations(batches):
+        assert in_order(order) == [b"first", b"second", b"third", b"last"]

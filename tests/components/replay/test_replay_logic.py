@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from components.replay.logic import EVERYTHING, Sample, below, sample_keys, smallest
 
 
-def fold(spans, capacities, sample=Sample()):
+def fold(spans, capacities):
     """The keys kept, and the sample, after one run a span."""
+    sample = Sample()
     kept = np.empty(0, np.uint64)
     for keys, capacity in zip(spans, capacities, strict=True):
         keys = np.array(keys, np.uint64)

@@ -82,7 +82,9 @@ def test_problems_by_severity():
 
 
 def test_a_problem_of_the_whole_data_set():
-    report = anomalies('dataset_anomaly_info { severity: ERROR short_description: "Few" description: "9 < 10" }')
+    report = anomalies(
+        'dataset_anomaly_info { severity: ERROR short_description: "Few" description: "9 < 10" }'
+    )
     assert logic.problems({"train": report}, "error") == ["data: Few (9 < 10)"]
 
 
