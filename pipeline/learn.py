@@ -165,7 +165,7 @@ class Learner:
             spans = plan.next_run(waiting, skipped, self.together)
             outcome = self._run(spans)
             yield outcome
-            if self.check or self.together:
+            if self.check or self.together or outcome.action == "refuse":
                 return
             if outcome.action == "train":
                 skipped = 0

@@ -30,7 +30,8 @@ class RegisterExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        uris = {name: folder_of(artifacts) for name, artifacts in input_dict.items()}
+        # TFX adds the inputs of conditions to those of the specification.
+        uris = {name: folder_of(input_dict[name]) for name in RegisterSpec.INPUTS}
         settings = json.loads(exec_properties["settings"])
         decision = _read(uris["decision"], "decision.json")
         verdict = _read(uris["blessing"], "verdict.json")

@@ -142,7 +142,7 @@ def test_views_of_one_set_of_options_share_its_values():
 
 def test_sets_of_options_do_not_meet():
     with remembered():
-        for i in range(100):  # memory of a set that is gone is given to the next one
+        for i in range(40):  # memory of a set that is gone is given to the next one
             options = PipelineOptions([f"--word={i}"])
             assert options.view_as(Options).word == str(i)
             assert options.view_as(SetupOptions).sdk_location == "default"

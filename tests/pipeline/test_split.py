@@ -50,7 +50,7 @@ def test_csv_rows_keep_their_bytes_and_order(tmp_path):
 
 
 def test_gzip_stays_gzip(tmp_path):
-    file = write(tmp_path / "a.csv.gz", gzip.compress(b"at\n2013-01-01\n2014-01-01\n"))
+    file = write(tmp_path / "a.csv.gz", gzip.compress(b"at\n2013-01-01\n2014-01-01\n", mtime=0))
     split_file(file, "at", "year", tmp_path / "out")
     unpacked = {name: gzip.decompress(content) for name, content in files(tmp_path / "out").items()}
     assert unpacked == {"1/2013.csv.gz": b"at\n2013-01-01\n", "2/2014.csv.gz": b"at\n2014-01-01\n"}
@@ -185,7 +185,7 @@ def test_a_failure_while_publishing_undoes_everything(tmp_path, monkeypatch):
         (b"at,at\n1,2\n", ["column 'at' is more than once"]),
         (b"at,x\n03/09/2013,1\n04/09/2013,1\n", ["'03/09/2013', '04/09/2013'", "ISO dates"]),
         (b"at,x\n2013-01-01,\xe9\n", ["not UTF-8 on line 2"]),
-        (gzip.compress(b"at\n2013-01-01\n")[:-9], ["truncated"]),
+        (gzip.compress(b"at\n2013-01-01\n", mtime=0)[:-9], ["truncated"]),
         (b"PAR1 and no more", ["the Parquet file cannot be read"]),
         (b'at\n"2013-01-01\n', ["never closed"]),
     ],
