@@ -84,16 +84,14 @@ def test_batches_repeat_with_the_seed_and_change_with_it_and_from_pass_to_pass()
 
     first, second, both = passes(3)
     assert (first, second, both) == passes(3)
-    others = [second, passes(4)[0], both[mix.steps :]]  # `repeat`, as run_fn shows them
-    for kind in (b"new", b"old"):
-        orders = [
-            [name for batch in shown for name in batch if name.startswith(kind)] for shown in (first, *others)
-        ]
-        assert orders[0] not in orders[1:] and orders[3] != [
-            name for batch in both[: mix.steps] for name in batch if name.startswith(kind)
-        ]
-        if kind == b"new":
-            assert all(sorted(order) == NEW for order in orders)
+    repeated = both[: mix.steps], both[mix.steps :]  # as run_fn shows them
+    for a, b in ((first, second), (first, passes(4)[0]), repeated):
+        assert order(a, b"new") != order(b, b"new") and order(a, b"old") != order(b, b"old")
+        assert sorted(order(a, b"new")) == sorted(order(b, b"new")) == NEW
+
+
+def order(shown, kind):
+    return [name for batch in shown for name in batch if name.startswith(kind)]
 
 
 def test_inputs_and_labels_come_from_one_example():
