@@ -4,10 +4,14 @@ SPAN = "span"  # INT feature of every example: the span it came in
 EXAMPLE_ID = "example_id"  # INT feature of every example: non-negative 63-bit stable id
 BOOKKEEPING = frozenset({SPAN, EXAMPLE_ID})
 
-# Signatures of every SavedModel, and the name of their one output.
+# Signatures of every SavedModel, and the names of their outputs. Those of a multiclass model are TensorFlow
+# Serving's for classification.
 SERVING_DEFAULT = "serving_default"  # serialized tf.Examples in, as `examples`
-SERVING_RAW = "serving_raw"  # one tensor a raw feature in, under the feature's name
-PREDICTIONS = "predictions"
+SERVING_RAW = "serving_raw"  # one tensor a raw column in, under the column's name in a request
+PREDICTIONS = "predictions"  # a probability, a class, or a number in the label's own unit; [batch]
+CLASSES = "classes"  # multiclass: all classes, the same in every row; [batch, classes]
+SCORES = "scores"  # multiclass: their probabilities; [batch, classes]
+EMBEDDING = "embedding"  # of a tower, whose signature is `user_embedding` or `item_embedding`; [batch, dim]
 
 MISSING_INT = -(2**53)
 """What a missing INT column holds in a request to `SERVING_RAW`: exact as a double, so that clients

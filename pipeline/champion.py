@@ -106,4 +106,5 @@ def rollback(
             version.number, set_aside=f"version {version.number} was rolled back on {when}: {reason}"
         )
     _serve(deployment, registry, target)
-    return champion, target, tuple(sorted(span for version in left for span in version.spans))
+    learned = {span for version in lineage(versions, number) for span in version.spans}
+    return champion, target, tuple(sorted({span for version in left for span in version.spans} - learned))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +30,7 @@ Words = Annotated[list[str] | None, typer.Argument(show_default=False)]
 State = Annotated[Path | None, typer.Option(help="State folder, in place of the YAML's.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the spans, in place of the YAML's.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+_EVERY = "day, week, month, quarter or year; or, without a time column, a number of rows such as 500rows."
 
 
 def main() -> None:
@@ -90,51 +92,102 @@ def _terminal(as_json: bool) -> Terminal:
 
 
 @app.command()
+def init(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="One table: CSV, Parquet or TFRecord of tf.Examples."),
+    ],
+    label: Annotated[str, typer.Option(help="The column to predict.")],
+    time: Annotated[str | None, typer.Option(help="The time column that tells spans apart.")] = None,
+    every: Annotated[str | None, typer.Option(help=_EVERY)] = None,
+    name: Annotated[str | None, typer.Option(help="Of the deployment; by default the file's.")] = None,
+    task: Annotated[
+        Literal["binary", "multiclass", "regression"] | None,
+        typer.Option(help="What the label sets; by default its values say so."),
+    ] = None,
+    dir: Annotated[Path, typer.Option(help="Where configs/, schemas/ and data/ are.")] = Path(),
+    sample_rows: Annotated[
+        int, typer.Option(min=1_000, help="Rows that are looked at in depth; types and counts are of all.")
+    ] = 100_000,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there of that name.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a deployment of a table: its schema, its configuration, its spans."""
+    from pipeline.init import command
+
+    terminal = _terminal(json)
+    request = command.Request(tuple(files), label, time, every, name, task, dir, sample_rows, force)
+    with tempfile.TemporaryDirectory() as folder, terminal.captured(Path(folder, "log")):
+        with terminal.progress() as progress:
+            written = command.init(request, progress.update)
+        terminal.show(command.to_json(written), command.table(written))
+        if not json:
+            terminal.show(None, command.summary(written))
+
+
+@app.command()
 def split(
-    file: Annotated[Path, typer.Argument(help="CSV (plain or gzip) or Parquet with a time column.")],
-    time: Annotated[str, typer.Option(help="The time column.")],
-    every: Annotated[str, typer.Option(help="day, week, month, quarter or year.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="One table: CSV, Parquet or TFRecord of tf.Examples."),
+    ],
+    every: Annotated[str, typer.Option(help=_EVERY)],
     out: Annotated[Path, typer.Option(help="Where the spans' folders go.")],
+    time: Annotated[str | None, typer.Option(help="The time column; without it rows are counted.")] = None,
     origin: Annotated[
-        str | None, typer.Option(help="A day (YYYY-MM-DD) of span 1; by default the file's first.")
+        str | None, typer.Option(help="A day (YYYY-MM-DD) of span 1; by default the first one's.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace span folders that are there already.")] = False,
     json: Json = False,
 ) -> None:
-    """Split a table by time into span folders, OUT/1, OUT/2, ..."""
-    from dataclasses import asdict
-
+    """Split a table by time, or by rows, into span folders, OUT/1, OUT/2, ..."""
     from rich.table import Table
 
-    from pipeline.split import split_file
+    from pipeline.split import split_files
 
     terminal = _terminal(json)
     with terminal.progress() as progress:
-        progress.update(f"splitting {file}")
-        result = split_file(file, time, every, out, origin=origin, force=force)
+        progress.update(f"splitting {', '.join(map(str, files))}")
+        result = split_files(files, every, out, time_column=time, origin=origin, force=force)
     table = Table()
-    for column in ("span", "period", "rows", "folder"):
+    for column in ("span", "period", "rows", "files"):
         table.add_column(column)
     for part in result.parts:
+        paths = [str(path) for path in part.paths]
         if json:
-            terminal.show({**asdict(part), "path": str(part.path)}, "")
-        table.add_row(str(part.span), part.label, str(part.rows), str(part.path))
+            terminal.show({"span": part.span, "label": part.label, "rows": part.rows, "paths": paths}, "")
+        table.add_row(str(part.span), part.label, str(part.rows), "\n".join(paths))
     if not json:
         terminal.show(None, table)
     if result.unreadable:
-        terminal.note(f"{result.unreadable} rows have no readable time; they are in {out / 'unreadable.csv'}")
+        there = ", ".join(map(str, result.unreadable_paths))
+        terminal.note(f"{result.unreadable} rows have no readable time; they are in {there}")
 
 
 def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterator[Any]:
     """Runs what is pending, with progress on the terminal and everything else in the log."""
+    from pipeline import pattern
     from pipeline.learn import Learner
     from pipeline.lock import locked
+    from pipeline.views import late_lines
 
+    named = pattern.parse(deployment.data.pattern)
+    for name in ("until", "span"):
+        if options.get(name) is not None:
+            options[name] = named.read(f"--{name}", options[name])
     learner = Learner(deployment, log_to=terminal.log_to, **options)
     waiting = learner.waiting()
     for span, why in learner.left_out.items():
-        terminal.note(f"span {span} is set aside: {why} (--retry learns it again)")
+        terminal.note(f"span {named.label([span])} is set aside: {why} (--retry learns it again)")
+    late = [span for span in learner.late() if span.span not in waiting]
+    for line in late_lines(late, named):
+        terminal.note(line)
+    if late and terminal.as_json:
+        terminal.show({"late": [span.to_json(named) for span in late]}, "")
     if not waiting:
+        if learner.span is not None and not learner.left_out:
+            name = named.label([learner.span])
+            terminal.note(f"span {name} is learned, and has not changed since (--again --force learns it)")
         return
     with locked(deployment.state), terminal.captured(), terminal.progress() as progress:
         learner.on_stage = progress.update
@@ -144,8 +197,21 @@ def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterat
 @app.command()
 def run(
     config: Config,
-    until: Annotated[int | None, typer.Option(help="The last span to learn.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="The last span to learn, by number or date.")
+    ] = None,
     together: Annotated[bool, typer.Option("--together", help="Learn all pending spans in one run.")] = False,
+    span: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPAN",
+            help="Learn only this span, by number or date, whatever the triggers say; spans before it stay "
+            "pending.",
+        ),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Learn --span again, if its files have changed (or --force).")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train even where no trigger asks for it.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Learn spans that were set aside, too.")] = False,
     state: State = None,
@@ -155,9 +221,14 @@ def run(
     """Learn what is new since the served version."""
     from pipeline.views import outcomes_table
 
+    if again and span is None:
+        raise RetrainError("--again: which span? Name it with --span (`retrain status` tells what changed)")
+    if span is not None and (until is not None or together):
+        raise RetrainError("--span names the one span to learn; leave --until and --together out")
     deployment, terminal = _load(config, state, data), _terminal(json)
+    options = {"until": until, "together": together, "span": span, "again": again}
     outcomes = []
-    for outcome in _learn(deployment, terminal, until=until, together=together, forced=force, retry=retry):
+    for outcome in _learn(deployment, terminal, forced=force, retry=retry, **options):
         outcomes.append(outcome)
         if json:
             terminal.show(outcome.to_json(), "")
@@ -174,21 +245,17 @@ def run(
 
 
 def _line(outcome: Any) -> str:
-    from pipeline.views import spans_text
-
     took = f"{sum(outcome.seconds.values()):.0f} s"
-    what = f"span {spans_text(outcome.spans)}: {outcome.action}"
+    what = f"span {outcome.label}: {outcome.action}"
     if outcome.version is None:
         return f"{what} ({took}): {'; '.join(outcome.decision['reasons'])}"
     return f"{what} ({took}): version {outcome.version} {'is served' if outcome.blessed else 'was rejected'}"
 
 
 def _refusal(outcome: Any, deployment: Deployment) -> str:
-    from pipeline.views import spans_text
-
     reasons = "\n".join(f"  {reason}" for reason in outcome.decision["reasons"])
     return (
-        f"span {spans_text(outcome.spans)} was refused; the schema does not allow what it holds:\n{reasons}\n"
+        f"span {outcome.label} was refused; the schema does not allow what it holds:\n{reasons}\n"
         f"Mend the data, or the schema {deployment.schema_path} if this is how the data is now. "
         f"Nothing was learned from it, and what is served stays. Log: {outcome.log}"
     )
@@ -197,7 +264,9 @@ def _refusal(outcome: Any, deployment: Deployment) -> str:
 @app.command()
 def check(
     config: Config,
-    until: Annotated[int | None, typer.Option(help="The last span to look at.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="The last span to look at, by number or date.")
+    ] = None,
     state: State = None,
     data: Data = None,
     json: Json = False,
@@ -213,6 +282,63 @@ def check(
         terminal.show(outcome.to_json(), decision_view(outcome))
         if outcome.action == "refuse":
             raise RetrainError(_refusal(outcome, deployment))
+
+
+config_app = typer.Typer(help="Check or explain a deployment's file.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+
+@config_app.command("check")
+def config_check(
+    config: Config,
+    every: Annotated[
+        bool, typer.Option("--all", help="Look at all files, not only at one of the first and last span.")
+    ] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to look at in a file.")] = 10_000,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Hold a deployment against its schema and its data, without running anything."""
+    from pipeline import check as checks
+
+    deployment, terminal = _load(config, None, data), _terminal(json)
+    with terminal.progress() as progress:
+        progress.update("looking at the data")
+        report = checks.check(deployment, every, rows)
+    terminal.show(checks.to_json(report), checks.to_text(report))
+    if report.of("error"):
+        raise typer.Exit(1)
+
+
+@config_app.command("explain")
+def config_explain(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG] [KEY]", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Every key with its value, its default and what it is for. [CONFIG] [KEY]
+
+    Without CONFIG it is a reference of all keys; KEY, such as replay or
+    preprocessing.features.numeric, narrows it.
+    """
+    from pipeline import reference
+    from pipeline.config import load
+    from pipeline.yaml_file import read_yaml
+
+    files = [word for word in words or [] if word.endswith((".yaml", ".yml")) or Path(word).is_file()]
+    keys = [word for word in words or [] if word not in files]
+    if len(files) > 1 or len(keys) > 1:
+        raise RetrainError(f"got {' '.join(words or [])}; expected at most one CONFIG and one KEY")
+    path = Path(files[0]) if files else None
+    parts = reference.explain(load(path), read_yaml(path)) if path else reference.reference()
+    parts = reference.narrow(parts, keys[0]) if keys else parts
+    terminal = _terminal(json)
+    if json:
+        for told in reference.to_json(parts, path is not None):
+            terminal.show(told, "")
+        return
+    terminal.show(None, reference.to_text(parts, path is not None, min(terminal.console.width, 100)))
+    if path:
+        terminal.note(f"* is set in {path}; the rest are defaults")
 
 
 @app.command()
@@ -269,7 +395,7 @@ def rollback(
     """Go back to the parent of what is served, or to VERSION. [CONFIG] [VERSION]"""
     from pipeline import champion
     from pipeline.lock import locked
-    from pipeline.views import spans_text
+    from pipeline.pattern import spans_text
 
     if not reason.strip():
         raise RetrainError("rollback: say why, with --reason TEXT; it is kept in the history")
@@ -355,7 +481,13 @@ def serve(
 @app.command()
 def predict(
     config: Config,
-    file: Annotated[Path, typer.Argument(help="CSV with the columns that the model reads.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV, Parquet or TFRecord of tf.Examples with the model's columns.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write here instead: JSON lines if the name ends in .jsonl, else CSV."),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option(help="A running server; by default the configured one, else one for this command."),
@@ -363,16 +495,20 @@ def predict(
     state: State = None,
     json: Json = False,
 ) -> None:
-    """Predictions of the served version for the rows of a CSV file, asked of a model server."""
+    """Predictions of the served version for the rows of a file, asked of a model server."""
     from pipeline.champion import open_registry
     from pipeline.learn import new_log
-    from pipeline.predict import Client
+    from pipeline.predict import Client, check_output
+    from pipeline.request_rows import RowsFile
 
     deployment, terminal = _load(config, state, None), _terminal(json)
     serving = deployment.serving
+    rows = RowsFile(file, deployment.columns)
+    if output is not None:
+        check_output(output, file)
     client = Client(url or f"http://{serving.host}:{serving.rest_port}", deployment.name)
     if url or (serving.rest_port and client.answers()):
-        _predict(client, file, terminal)
+        _predict(deployment, client, rows, output, terminal)
         return
     if open_registry(deployment).champion() is None:
         raise RetrainError(f"predict: no version is served yet; `retrain run {config}` makes the first one")
@@ -381,24 +517,30 @@ def predict(
         with _server(deployment, 0, 0, lambda _: None) as server:
             server.wait_until_available(deployment.name)
             progress.stop()
-            _predict(Client(f"http://{serving.host}:{server.rest_port}", deployment.name), file, terminal)
+            client = Client(f"http://{serving.host}:{server.rest_port}", deployment.name)
+            _predict(deployment, client, rows, output, terminal)
 
 
-def _predict(client: Any, file: Path, terminal: Terminal) -> None:
-    from pipeline.predict import predict_file
+def _predict(deployment: Deployment, client: Any, rows: Any, output: Path | None, terminal: Terminal) -> None:
+    from components.features import request_names
+    from pipeline.predict import predict_rows, show_answers, write_answers
 
-    version, bad = client.served(), 0
-    if not terminal.as_json:
-        terminal.show(None, "line,prediction")
-    for row in predict_file(client, file):
-        bad += row["error"] is not None
-        text = f"{row['line']},{'' if row['prediction'] is None else row['prediction']}"
-        terminal.show({**row, "version": version}, text)
-        if row["error"]:
-            terminal.note(f"line {row['line']}: {row['error']}")
-    terminal.note(
-        f"predicted by version {version} of {client.url}" + (f"; {bad} rows could not be read" if bad else "")
-    )
+    served = client.served(request_names(deployment.columns))
+    answers = predict_rows(client, served, rows)
+    with terminal.progress() as progress:
+        if output is not None or not terminal.console.is_terminal:  # else the rows show how far it is
+            progress.update(f"predicting {rows.path}")
+        if output is None:
+            count, bad = show_answers(terminal, served, answers)
+        else:
+            count, bad = write_answers(output, served, answers)
+    unread = f"; {bad} of {count} rows could not be read" if bad else ""
+    by = f"predicted by version {served.version} of {client.url}{unread}"
+    if output is None:
+        terminal.note(by)
+    else:
+        told = {"output": str(output), "rows": count, "unreadable": bad, "version": served.version}
+        terminal.show(told, f"{output}: {count} rows, {by}")
 
 
 if __name__ == "__main__":

@@ -6,37 +6,32 @@ reported at once: the file, the key, what was seen and what is allowed.
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from components.errors import RetrainError
-from components.features import NUMERIC, NUMERIC_MISSING, Feature
-from components.names import BOOKKEEPING
+from components.evaluate.logic import METRICS
+from components.features import AnyFeature, Feature, raw_columns
+from components.label import Label
+from components.models import AnyModel, Cnn, Custom, TwoTower, WideAndDeep
+from components.settings import Positive, Section, Share
+from pipeline.pattern import parse as parse_pattern
+from pipeline.problems import explain
 from pipeline.yaml_file import read_yaml, shown
 
 _SQLITE = "sqlite:///"  # before a path
-_TRANSFORMED = (NUMERIC, NUMERIC_MISSING)  # names that the transform graph gives itself
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
 FilePath = Annotated[Path, Field(strict=False)]
-
-
-class Section(BaseModel):
-    """A part of a deployment: unknown keys, wrong types and numbers without end are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
     path: FilePath = Field(description="Folder of the spans.")
     pattern: str = Field(
-        "{SPAN}/*", description="Files of one span, below the folder; {SPAN} stands for its number."
+        "{SPAN}/*",
+        description="Files of one span, below the folder: {SPAN} stands for its number, or {YYYY}, {MM}, "
+        "{DD} and {HH} for its date; {VERSION}, after it, for versions of it, of which the highest counts.",
     )
     eval_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="Share of the rows held out from training, chosen by a stable hash of the row."
@@ -48,110 +43,41 @@ class Data(Section):
     @field_validator("pattern")
     @classmethod
     def _one_span(cls, pattern: str) -> str:
-        before, _, after = pattern.partition("{SPAN}")
-        if pattern.count("{SPAN}") != 1 or "*" in before or pattern[:1] == "/" or after[-1:] == "/":
-            raise ValueError(
-                f"got {pattern!r}, expected {{SPAN}} once, no * before it, no / at the start or the end, "
-                "such as {SPAN}/*.csv"
-            )
+        parse_pattern(pattern)
         return pattern
 
 
-class Label(Section):
-    name: str = Field(description="Name of the label's feature.")
-    expression: str | None = Field(
-        None,
-        description="Computes the label of columns, such as 'a > 0.2 * b'; without it the label is a column.",
-    )
-
-    @field_validator("expression")
-    @classmethod
-    def _parses(cls, text: str | None) -> str | None:
-        if text is not None:
-            from components.ingest.expression import parse
-
-            try:
-                parse(text)
-            except RetrainError as error:
-                raise ValueError(str(error)) from None
-        return text
-
-    @field_validator("name")
-    @classmethod
-    def _not_taken(cls, name: str) -> str:
-        if name in BOOKKEEPING or name in _TRANSFORMED:
-            raise ValueError(f"got {name!r}, which is the pipeline's own, expected another")
-        return name
-
-
-class NumericFeature(Section):
-    type: Literal["numeric"] = Field(description="A number: z-score, 0 and a flag where it is missing.")
-    column: str | None = Field(None, description="The raw column; by default the one of the feature's name.")
-    log: bool = Field(False, description="Take log(1 + x) first, for amounts and durations.")
-
-
-class CategoricalFeature(Section):
-    type: Literal["categorical"] = Field(
-        description="A category: a vocabulary, a weight and an embedding a term."
-    )
-    column: str | None = Field(None, description="The raw column; by default the one of the feature's name.")
-    top_k: Positive = Field(1000, description="Largest vocabulary, most frequent terms first.")
-    min_count: Positive = Field(1, description="Terms seen less often are out of vocabulary.")
-    oov_buckets: Positive = Field(1, description="Buckets that share the terms out of vocabulary.")
-
-
-class IdentityFeature(Section):
-    type: Literal["identity"] = Field(description="A small integer that is its own index, such as an hour.")
-    column: str | None = Field(None, description="The raw column; by default the one of the feature's name.")
-    min: int = Field(0, description="Smallest value.")
-    max: int = Field(description="Largest value; what lies outside shares a bucket with what is missing.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> IdentityFeature:
-        if not self.min <= self.max < self.min + 100_000:
-            raise ValueError(f"got min {self.min} and max {self.max}, expected min <= max < min + 100000")
-        return self
-
-
-_FEATURES = {"numeric": NumericFeature, "categorical": CategoricalFeature, "identity": IdentityFeature}
-AnyFeature = Annotated[NumericFeature | CategoricalFeature | IdentityFeature, Field(discriminator="type")]
-
-
 class Preprocessing(Section):
-    features: Annotated[dict[str, AnyFeature], Field(min_length=1)] = Field(
-        description="What the model sees: a feature's name -> how it is made of a column."
+    features: dict[str, AnyFeature] = Field(
+        description="What the model sees: a name for each feature -> how it is made of columns."
+    )
+    columns: list[str] = Field(
+        [], description="Columns that the `preprocessing_fn` of your own module reads, beside the features'."
     )
 
-    @field_validator("features")
+    @field_validator("features", mode="before")
     @classmethod
-    def _not_taken(cls, features: dict[str, AnyFeature]) -> dict[str, AnyFeature]:
-        for name in _TRANSFORMED:
-            if name in features:
+    def _named(cls, features: Any) -> Any:
+        """Tells each feature its name, which is its key."""
+        if not isinstance(features, dict):
+            return features
+        for name, feature in features.items():
+            if not isinstance(name, str):
                 raise ValueError(
-                    f"got {name!r}, which is the pipeline's own, expected another (the column's is `column`)"
+                    f"got the name {shown(name)}, expected text (in quotes, where it looks like a number)"
                 )
-        return features
+            if isinstance(feature, dict) and "name" in feature:
+                raise ValueError(
+                    f"{name}.name: unknown key; a feature's name is its key, and `column` its raw column"
+                )
+        return {
+            name: {"name": name, **feature} if isinstance(feature, dict) else feature
+            for name, feature in features.items()
+        }
 
     def specs(self) -> list[Feature]:
-        """The features as transform and train take them, in the order of the file."""
-        return [
-            Feature(
-                name, feature.column or name, feature.type, **feature.model_dump(exclude={"type", "column"})
-            )
-            for name, feature in self.features.items()
-        ]
-
-
-class Model(Section):
-    type: Literal["wide_and_deep"] = Field("wide_and_deep", description="The built-in model to train.")
-    hidden: Annotated[list[Positive], Field(min_length=1)] = Field(
-        [64, 32], description="Units of each dense layer of the deep part."
-    )
-    embedding_dim: Positive = Field(8, description="Length of a category's embedding.")
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.3, description="Share of units dropped in training."
-    )
-    batch_norm: bool = Field(True, description="Batch normalization after each dense layer.")
+        """The features in the order of the file."""
+        return list(self.features.values())
 
 
 class Training(Section):
@@ -174,7 +100,7 @@ class Training(Section):
     divergence: Annotated[float, Field(gt=1.0)] = Field(
         3.0, description="A run fails when an epoch's mean loss exceeds its first loss this many times."
     )
-    seed: int = Field(0, ge=0, description="Of initial weights, dropout and shuffles.")
+    seed: int = Field(0, ge=0, description="Seed of initial weights, dropout and shuffles.")
 
 
 class WarmStart(Section):
@@ -195,7 +121,7 @@ class Replay(Section):
     holdout_per_span: Positive = Field(
         500, description="Most held-out examples kept of each span, for the gate."
     )
-    seed: int = Field(0, ge=0, description="Of the sample; a buffer keeps the seed that it began with.")
+    seed: int = Field(0, ge=0, description="Seed of the sample; a buffer keeps the one that it began with.")
 
 
 class Drift(Section):
@@ -206,12 +132,15 @@ class Drift(Section):
 
 class Trigger(Section):
     on_drift: bool = Field(
-        True, description="Drift of any feature with a comparator in the schema is a reason to train."
+        True, description="Whether drift of a feature with a comparator in the schema is a reason to train."
     )
     min_rows: Positive = Field(1, description="So many new training examples are a reason to train.")
 
 
 class MetricGate(Section):
+    relative: bool = Field(
+        False, description="Drops are shares of the champion's value, for metrics with a unit such as rmse."
+    )
     min_value: float | None = Field(
         None, description="Required of the candidate on each new span (for a loss: the largest allowed)."
     )
@@ -227,22 +156,30 @@ class MetricGate(Section):
 
 
 class Gates(Section):
-    metrics: Annotated[
-        dict[Literal["auc", "pr_auc", "accuracy", "log_loss"], MetricGate], Field(min_length=1)
+    metrics: dict[
+        Literal["auc", "pr_auc", "accuracy", "balanced_accuracy", "log_loss", "r2", "mae", "rmse"], MetricGate
     ] = Field(
-        {"auc": MetricGate(min_value=0.6, max_drop=0.03, max_past_drop=0.05, max_slice_drop=0.05)},
-        description="Metric -> what a candidate must keep to.",
+        {},
+        description="Metric -> what a candidate must keep to; by default `auc`, `accuracy` or `r2`, by task.",
     )
     min_examples: Positive = Field(100, description="Slices with fewer held-out examples are not judged.")
 
     @model_validator(mode="after")
     def _a_floor(self) -> Gates:
-        if all(gate.min_value is None for gate in self.metrics.values()):
+        if self.metrics and all(gate.min_value is None for gate in self.metrics.values()):
             raise ValueError(
                 "got no min_value, expected one in at least one metric: a cold start has no champion to "
                 "compare with"
             )
         return self
+
+
+_DROPS: Any = {"max_drop": 0.03, "max_past_drop": 0.05, "max_slice_drop": 0.05}
+DEFAULT_GATES = {
+    "binary": {"auc": MetricGate(min_value=0.6, **_DROPS)},
+    "multiclass": {"accuracy": MetricGate(min_value=0.3, **_DROPS)},
+    "regression": {"r2": MetricGate(min_value=0.0, **_DROPS)},
+}
 
 
 class RegistryConfig(Section):
@@ -292,9 +229,9 @@ class Deployment(Section):
     )
     state: FilePath = Field(description="Folder that holds everything this deployment makes.")
     data: Data = Field(description="Where the data comes from.")
-    label: Label = Field(description="What is predicted: 1 or 0.")
+    label: Label = Field(description="What is predicted.")
     preprocessing: Preprocessing = Field(description="How columns become the model's inputs.")
-    model: Model = Field(Model(), description="The model.")
+    model: AnyModel = Field(WideAndDeep(), description="The model; by default a `wide_and_deep` one.")
     training: Training = Field(Training(), description="How it is trained.")
     warm_start: WarmStart = Field(WarmStart(), description="How training goes on from the champion.")
     replay: Replay = Field(Replay(), description="What is remembered of past spans.")
@@ -302,7 +239,9 @@ class Deployment(Section):
     trigger: Trigger = Field(Trigger(), description="What is a reason to train.")
     gates: Gates = Field(Gates(), description="What a candidate must keep to, to be served.")
     slices: list[Annotated[list[str], Field(min_length=1)]] = Field(
-        [], description="Combinations of columns whose values are judged one by one."
+        [],
+        description="Columns, or combinations of them, each of whose values is judged, such as "
+        "[[country], [country, device]].",
     )
     registry: RegistryConfig = Field(RegistryConfig(), description="The model registry.")
     serving: Serving = Field(Serving(), description="The server.")
@@ -310,22 +249,82 @@ class Deployment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Deployment:
-        label, features = self.label.name, self.preprocessing.features
-        if label in features:
-            raise ValueError(
-                f"preprocessing.features.{label}: got the label's name, expected another for the feature"
-            )
-        judged, kept = self.gates.min_examples, self.replay.holdout_per_span
-        if kept < judged and any(gate.max_past_drop is not None for gate in self.gates.metrics.values()):
-            raise ValueError(
-                f"replay.holdout_per_span: got {kept}, expected at least gates.min_examples, {judged}: "
-                "with fewer, max_past_drop would judge no past span"
-            )
+        for check in (self._check_features, self._check_model, self._check_gates):
+            problem = check()
+            if problem:
+                raise ValueError(problem)
         if self.serving.rest_port == self.serving.grpc_port != 0:
             raise ValueError(
                 f"serving.grpc_port: got {self.serving.grpc_port}, expected another port than rest_port's"
             )
         return self
+
+    def _check_features(self) -> str | None:
+        features, label, own = self.preprocessing.features, self.label, isinstance(self.model, Custom)
+        if label.name in features:
+            return (
+                f"preprocessing.features.{label.name}: got the label's name, expected another for the feature"
+            )
+        if self.preprocessing.columns and not own:
+            return (
+                "preprocessing.columns: got columns for a `preprocessing_fn` of your own, which only a model "
+                "of type custom has; make features of them"
+            )
+        weight = label.example_weight
+        if weight and (weight == label.name or any(weight in f.columns for f in features.values())):
+            what = "the label" if weight == label.name else "a feature, too"
+            return f"label.example_weight: got {weight!r}, which is {what}, expected a column of its own"
+        if not features and not own:
+            return "preprocessing.features: got none, expected at least one entry"
+        return None
+
+    def _check_model(self) -> str | None:
+        features, model = self.preprocessing.features, self.model
+        tensors = [name for name, feature in features.items() if feature.form == "tensor"]
+        if isinstance(model, Cnn) and len(tensors) != 1:
+            return f"model.type: got cnn for {len(tensors)} features of type tensor, expected exactly one"
+        if tensors and not isinstance(model, Cnn | Custom):
+            return f"model.type: got {model.type} for the tensor {tensors[0]!r}, expected cnn or custom"
+        if isinstance(model, TwoTower):
+            named = {"user": model.user, "item": model.item}
+            for tower, names in named.items():
+                for name in names:
+                    if name not in features:
+                        return f"model.{tower}: got {name!r}, which is not in preprocessing.features"
+            idle = [name for name in features if name not in (*model.user, *model.item)]
+            if idle:
+                return f"model: {idle[0]!r} is in neither tower; put it into `user` or `item`, or remove it"
+            if self.label.task != "binary":
+                return f"label.task: got {self.label.task} for a two_tower model, expected binary"
+        return None
+
+    def _check_gates(self) -> str | None:
+        task = self.label.task
+        for metric in self.gates.metrics:
+            if task not in METRICS[metric].tasks:
+                options = [name for name, known in METRICS.items() if task in known.tasks]
+                return (
+                    f"gates.metrics.{metric}: not a metric of a {task} task, expected one of "
+                    f"{', '.join(options)}"
+                )
+        judged, kept = self.gates.min_examples, self.replay.holdout_per_span
+        if kept < judged and any(gate.max_past_drop is not None for gate in self.gate_metrics.values()):
+            return (
+                f"replay.holdout_per_span: got {kept}, expected at least gates.min_examples, {judged}: "
+                "with fewer, max_past_drop would judge no past span"
+            )
+        return None
+
+    @property
+    def gate_metrics(self) -> dict[str, MetricGate]:
+        """Metric -> what a candidate must keep to."""
+        named: dict[str, MetricGate] = {str(metric): gate for metric, gate in self.gates.metrics.items()}
+        return named or DEFAULT_GATES[self.label.task]
+
+    @property
+    def columns(self) -> dict[str, bool]:
+        """Raw column that a request holds -> whether it may be a list."""
+        return raw_columns(self.preprocessing.specs(), self.preprocessing.columns)
 
     @property
     def registry_uri(self) -> str:
@@ -370,7 +369,7 @@ def load(path: Path, state: Path | None = None, data: Path | None = None) -> Dep
     try:
         deployment = Deployment.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = explain(Deployment, error.errors())
         raise RetrainError(
             f"{path} is not a valid deployment:\n" + "\n".join(f"  {line}" for line in lines)
         ) from None
@@ -397,82 +396,3 @@ def load(path: Path, state: Path | None = None, data: Path | None = None) -> Dep
 
 def _resolve(folder: Path, path: Path) -> Path:
     return Path(folder / path.expanduser()).resolve()
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text (in quotes, where it looks like something else)",
-    "invalid_key": "text (in quotes, where it looks like something else)",
-    "bool_type": "true or false",
-    "path_type": "a path",
-    "list_type": "a list",
-    "dict_type": "`key: value` lines",
-    "model_type": "`key: value` lines",
-    "model_attributes_type": "`key: value` lines",
-    "too_short": "at least one entry",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
-    "string_pattern_mismatch": "text that matches {pattern}",
-}
-
-
-def _explain(problem: Any) -> str:
-    """One line for one problem: key, what was seen, what is allowed."""
-    keys, allowed, sentence = _locate(problem["loc"])
-    key, kind, seen = ".".join(keys), problem["type"], problem["input"]
-    if kind == "extra_forbidden" or (kind == "literal_error" and problem["loc"][-1] == "[key]"):
-        return f"{key}: unknown key{_nearest(keys[-1], allowed)} (allowed here: {', '.join(allowed)})"
-    if kind == "missing":
-        return f"{key}: missing, and has no default. {sentence}"
-    if kind == "union_tag_not_found":
-        return f"{key}.type: missing, expected one of {', '.join(_FEATURES)}"
-    if kind == "union_tag_invalid":
-        tag = seen["type"]
-        return (
-            f"{key}.type: got {shown(tag)}, expected one of {', '.join(_FEATURES)}{_nearest(tag, _FEATURES)}"
-        )
-    if kind == "literal_error":
-        options = re.findall(r"'(.*?)'", problem["ctx"]["expected"])
-        hint = _nearest(seen, options) if len(options) > 1 else ""
-        return f"{key}: got {shown(seen)}, expected one of {', '.join(options)}{hint}"
-    if kind == "value_error":  # a validator of ours, which says it all
-        return f"{key}: {problem['ctx']['error']}".removeprefix(": ")
-    expected = _EXPECTED[kind].format(**problem.get("ctx", {})) if kind in _EXPECTED else problem["msg"]
-    return f"{key}: got {shown(seen)}, expected {expected}. {sentence}".rstrip()
-
-
-def _nearest(name: object, options: Collection[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), options, 1) if isinstance(name, str) else []
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _locate(location: Sequence[Any]) -> tuple[list[str], list[str], str]:
-    """A place in the file, as pydantic names it: its keys, the keys allowed there, and what it is for."""
-    here: Any = Deployment
-    keys: list[str] = []
-    allowed: list[str] = []
-    sentence = ""
-    for part in location:
-        if part == "[key]":
-            continue
-        if here is AnyFeature:  # pydantic adds the type, which is no key of the file
-            here = _FEATURES[part]
-            continue
-        keys.append(str(part))
-        if isinstance(here, type) and issubclass(here, Section):
-            fields = {field.alias or name: field for name, field in here.model_fields.items()}
-            allowed = list(fields)
-            here = fields[part].annotation if part in fields else None
-            sentence = (fields[part].description or "") if part in fields else ""
-        elif get_origin(here) is dict:
-            names, here = get_args(here)
-            allowed = list(get_args(names))
-        else:
-            here = next(iter(get_args(here)), None)
-        if type(None) in get_args(here):
-            here = get_args(here)[0]
-    return keys, allowed, sentence

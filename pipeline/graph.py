@@ -24,10 +24,12 @@ from tfx.types import channel_utils, standard_artifacts
 from components import features
 from components.evaluate.component import Gate, eval_config
 from components.ingest.component import Ingest
+from components.label import read_label_state
 from components.promote.component import Promote, Register
 from components.promote.registry import Version
 from components.push.component import Push
 from components.replay.component import Replay
+from components.replay.forget import Forget
 from components.validate.component import Decide
 from components.validate.logic import comparators
 from pipeline.config import Deployment
@@ -42,8 +44,12 @@ class Run:
 
     Attributes:
         spans: span -> its files.
+        files: span -> its files' names -> what is known of them, for the version's record.
         base: the champion; None: a cold start.
-        past_spans: the spans that the champion's buffer holds out examples of.
+        past_spans: the other spans that the champion's buffer holds out examples of.
+        again: those of `spans` that the champion's line has learned before.
+        newest: the champion's line has learned no later span.
+        watermark: of the version that this run makes.
         schema_file: of the examples, as `pipeline.schema.complete_schema` gives it.
         fingerprint: of the files' content.
         forced: train whatever the triggers say.
@@ -51,17 +57,16 @@ class Run:
     """
 
     spans: Mapping[int, Sequence[Path]]
+    files: Mapping[int, Mapping[str, Any]]
     base: Version | None
     past_spans: tuple[int, ...]
+    again: tuple[int, ...]
+    newest: bool
+    watermark: int
     schema_file: Path
     fingerprint: str
     forced: bool = False
     train: bool = True
-
-    @property
-    def watermark(self) -> int:
-        """The last span that was learned before this run; -1 before any."""
-        return self.base.watermark if self.base else -1
 
 
 # A node has its id before anything is wired to it: a Cond remembers the id that it saw, and a
@@ -162,15 +167,23 @@ def _drift_config(schema: Any) -> distribution_validator_pb2.DistributionValidat
 
 
 def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """replay - transform - train - evaluate - register."""
+    """(forget) - replay - transform - train - evaluate - gate - register."""
     new = nodes["ingest"].outputs["examples"]
     remembered = nodes["base_buffer"].outputs["result"] if run.base else None
+    learned: dict[str, Any] = {}
+    if run.again:
+        learned["forget"] = Forget(base_buffer=remembered, spans=run.again).with_id("forget")
+        remembered = learned["forget"].outputs["buffer"]
     all_examples = channel_utils.union([new, remembered]) if remembered else new
     schema = nodes["schema"].outputs["schema"]
-    preprocessing = {
+    task = {
         "features": features.to_json(deployment.preprocessing.specs()),
-        "label": deployment.label.name,
+        "label": deployment.label.model_dump(),
     }
+    # What a warm start goes on with: the outputs of the champion keep their meaning.
+    label_state = (
+        read_label_state(run.base.uris["model"]) if run.base and deployment.warm_start.enabled else None
+    )
     replay = Replay(
         examples=new,
         base_buffer=remembered,
@@ -182,7 +195,11 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
         examples=all_examples,
         schema=schema,
         preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
-        custom_config=preprocessing,
+        custom_config={
+            **task,
+            "label_state": label_state.model_dump() if label_state else None,
+            "module": getattr(deployment.model, "module", None),
+        },
         splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN_SPLIT]),
         # The trainer applies the graph itself: statistics and a second copy of the data serve no one.
         materialize=False,
@@ -198,12 +215,13 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN_SPLIT]),
         eval_args=trainer_pb2.EvalArgs(splits=[EVAL_SPLIT]),
         custom_config={
-            **preprocessing,
-            "model": deployment.model.model_dump(exclude={"type"}),
+            **task,
+            "columns": deployment.columns,
+            "model": deployment.model.model_dump(),
             "training": deployment.training.model_dump(),
             "warm_start": deployment.warm_start.model_dump(),
             "replay": {"ratio": deployment.replay.ratio},
-            "watermark": run.watermark,
+            "new_spans": list(run.spans),
             "seed": deployment.training.seed,
         },
     ).with_id("train")
@@ -214,35 +232,41 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
         model=trainer.outputs["model"],
         baseline_model=nodes["base_model"].outputs["result"] if run.base else None,
         eval_config=eval_config(
-            deployment.label.name, deployment.gates.metrics, deployment.slices, baseline=run.base is not None
+            deployment.label, deployment.gate_metrics, deployment.slices, baseline=run.base is not None
         ),
     ).with_id("evaluate")
     gate = Gate(
         evaluation=evaluator.outputs["evaluation"],
         model=trainer.outputs["model"],
         examples=new,
-        gates={metric: gate.model_dump() for metric, gate in deployment.gates.metrics.items()},
+        gates={metric: gate.model_dump() for metric, gate in deployment.gate_metrics.items()},
         new_spans=list(run.spans),
         past_spans=run.past_spans,
         min_examples=deployment.gates.min_examples,
         baseline=run.base is not None,
+        columns=deployment.columns,
     ).with_id("gate")
     register = Register(
         uri=deployment.registry_uri,
         name=deployment.registry_name,
         model_artifacts=deployment.registry_artifacts,
-        spans=list(run.spans),
+        files=run.files,
+        fingerprint=run.fingerprint,
+        watermark=run.watermark,
         parent=run.base.number if run.base else None,
         model=trainer.outputs["model"],
         transform_graph=transform.outputs["transform_graph"],
-        statistics=nodes["statistics"].outputs["statistics"],
+        # What the drift of the next span is measured against: the statistics of the newest one.
+        statistics=nodes["statistics"].outputs["statistics"]
+        if run.newest
+        else nodes["base_statistics"].outputs["result"],
         buffer=replay.outputs["buffer"],
         schema=schema,
         evaluation=evaluator.outputs["evaluation"],
         decision=nodes["decide"].outputs["decision"],
         blessing=gate.outputs["blessing"],
     ).with_id("register")
-    return {
+    return learned | {
         "replay": replay,
         "transform": transform,
         "train": trainer,

@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import RetrainError
 from components.promote.registry import ARTIFACTS, Registry, Version
-from pipeline import plan, schema
+from pipeline import pattern, plan, schema
 from pipeline.champion import open_registry, sync_serving
 from pipeline.config import Deployment
+from pipeline.late import Late, changed_since, digest, find_late, identify
+from pipeline.sources import find_spans
+
+if TYPE_CHECKING:
+    from pipeline.graph import Run
 
 STAGES = {
     "schema": "reading the schema",
@@ -22,6 +27,7 @@ STAGES = {
     "anomalies": "validating",
     "drift": "measuring drift",
     "decide": "deciding",
+    "forget": "leaving out what is learned again",
     "replay": "updating the replay buffer",
     "transform": "fitting the transform graph",
     "train": "training",
@@ -39,6 +45,8 @@ class Outcome:
 
     Attributes:
         spans: the spans looked at.
+        label: these spans for a person, with the dates that they stand for.
+        dates: of each span; empty where spans are numbers.
         files: their files' names.
         decision: `decision.json` of the decide stage.
         version: what was registered; None where nothing was trained.
@@ -51,6 +59,8 @@ class Outcome:
     """
 
     spans: tuple[int, ...]
+    label: str
+    dates: tuple[str, ...]
     files: tuple[str, ...]
     decision: Mapping[str, Any]
     version: int | None
@@ -75,6 +85,7 @@ class Outcome:
         return {
             "span": self.spans[-1],
             "spans": list(self.spans),
+            "dates": list(self.dates),
             "files": list(self.files),
             "decision": self.action,
             "reasons": self.decision["reasons"],
@@ -118,6 +129,8 @@ class Learner:
         retry: learn spans that were set aside, too.
         until: the last span to learn.
         together: all pending spans in one run.
+        span: only this one, whatever the triggers say; spans before it stay pending.
+        again: learn `span` although it is learned, if its files have changed.
         check: only look, up to the decision.
         on_stage: told what begins.
         log_to: told the log of the run that begins; sends what libraries print there.
@@ -129,6 +142,8 @@ class Learner:
     retry: bool = False
     until: int | None = None
     together: bool = False
+    span: int | None = None
+    again: bool = False
     check: bool = False
     on_stage: Callable[[str], None] = lambda _: None
     log_to: Callable[[Path], None] = lambda _: None
@@ -138,18 +153,39 @@ class Learner:
         self._schema = schema.read_schema(self.deployment.schema_path)
         schema.check_schema(self.deployment, self._schema)
         self._registry: Registry = open_registry(self.deployment)
+        self._pattern = pattern.parse(self.deployment.data.pattern)
 
     def waiting(self) -> tuple[int, ...]:
-        """The spans to learn. Imports nothing heavy, and changes nothing."""
-        found = plan.pending(
-            plan.find_spans(self.deployment.data),
-            self._registry.champion(),
-            self._registry.versions(),
-            self.retry,
-            self.until,
+        """The spans to learn. Imports nothing heavy, and changes nothing.
+
+        Raises:
+            RetrainError: `span` is not on disk, or is learned and has changed, and `again` was not said.
+        """
+        on_disk = find_spans(self.deployment.data)
+        champion, versions = self._registry.champion(), self._registry.versions()
+        found = plan.pending(on_disk, champion, versions, self.retry, self.until)
+        if self.span is None:
+            self.left_out = found.set_aside
+            return found.spans
+        self.left_out = {span: why for span, why in found.set_aside.items() if span == self.span}
+        if self.span not in on_disk:
+            first_last = self._pattern.label([min(on_disk), max(on_disk)]) if on_disk else "none"
+            raise RetrainError(
+                f"--span {self.span}: there is no such span in {self.deployment.data.path} (as "
+                f"{self._pattern.text}; the first and the last are {first_last})"
+            )
+        known = plan.learned(versions, champion)
+        changed = (
+            self.forced
+            or self.span not in known
+            or changed_since(self.deployment, self.span, known[self.span], on_disk[self.span])
         )
-        self.left_out = found.set_aside
-        return found.spans
+        return plan.asked_for(self.span, known, found, self.again, changed)
+
+    def late(self) -> list[Late]:
+        """The spans that differ from what was learned, or came too late; they wait to be asked for."""
+        on_disk = find_spans(self.deployment.data)
+        return find_late(self.deployment, on_disk, self._registry.champion(), self._registry.versions())
 
     def outcomes(self) -> Iterator[Outcome]:
         """Learns until nothing is pending; each run starts from what is served then.
@@ -165,7 +201,7 @@ class Learner:
             spans = plan.next_run(waiting, skipped, self.together)
             outcome = self._run(spans)
             yield outcome
-            if self.check or self.together or outcome.action == "refuse":
+            if self.check or self.together or self.span is not None or outcome.action == "refuse":
                 return
             if outcome.action == "train":
                 skipped = 0
@@ -178,26 +214,13 @@ class Learner:
         log = new_log(self.deployment.state, f"{'check' if self.check else 'run'}-span-{spans[-1]}")
         self.log_to(log)
         self.on_stage("starting")
-        from components.ingest.fingerprint import fingerprint
-        from components.replay.component import read_meta
         from pipeline import graph, runner
 
         deployment = self.deployment
-        base = self._registry.champion()
-        on_disk = plan.find_spans(deployment.data)
-        files = {span: self._files(span, on_disk[span]) for span in spans}
         complete = schema.complete_schema(deployment, self._schema)
-        run = graph.Run(
-            spans=files,
-            base=base,
-            past_spans=tuple(map(int, read_meta(base.uris["buffer"])["eval"])) if base else (),
-            schema_file=schema.write_schema(complete, deployment.state / "schemas"),
-            fingerprint=fingerprint(str(file) for group in files.values() for file in group),
-            forced=self.forced,
-            train=not self.check,
-        )
-        _check_artifacts(base)
-        label = f"span {spans[0]}" if len(spans) == 1 else f"spans {spans[0]}-{spans[-1]}"
+        run = self._plan(spans, schema.write_schema(complete, deployment.state / "schemas"))
+        _check_artifacts(run.base)
+        label = f"span{'s' * (len(spans) > 1)} {self._pattern.label(spans)}"
         watch = runner.Watch(lambda stage: self.on_stage(f"{label}: {STAGES.get(stage, 'starting')}"))
         connection = runner.metadata_connection(deployment.state, deployment.engine.metadata)
         pipeline = graph.build(
@@ -206,11 +229,37 @@ class Learner:
         runner.execute(pipeline, watch, log)
         return self._outcome(run, runner.Results(connection, watch.run_id), watch.seconds, log)
 
+    def _plan(self, spans: tuple[int, ...], schema_file: Path) -> Run:
+        from components.replay.component import read_meta
+        from pipeline.graph import Run
+
+        base, versions = self._registry.champion(), self._registry.versions()
+        root, on_disk = self.deployment.data.path, find_spans(self.deployment.data)
+        paths = {span: self._files(span, on_disk[span]) for span in spans}
+        files = {span: identify(root, found) for span, found in paths.items()}
+        known = plan.learned(versions, base)
+        waiting = plan.pending(on_disk, base, versions, retry=False, until=None).spans
+        held_out = read_meta(base.uris["buffer"])["eval"] if base else {}
+        return Run(
+            spans=paths,
+            files=files,
+            base=base,
+            past_spans=tuple(span for span in map(int, held_out) if span not in spans),
+            again=tuple(span for span in spans if span in known),
+            newest=all(span <= spans[-1] for span in known),
+            watermark=plan.watermark(base, known, spans, waiting),
+            schema_file=schema_file,
+            fingerprint=digest(files),
+            # A span that a person names is learned: to be named is the reason.
+            forced=self.forced or self.span is not None,
+            train=not self.check,
+        )
+
     def _files(self, span: int, files: list[Path]) -> list[Path]:
         if not files:
-            where = self.deployment.data.path / self.deployment.data.pattern.replace("{SPAN}", str(span))
             raise RetrainError(
-                f"span {span} is empty: nothing matches {where}. Put its files there, or remove its folder"
+                f"span {self._pattern.label([span])} is empty: it has no file as {self._pattern.text} in "
+                f"{self.deployment.data.path}. Put its files there, or remove its folder"
             )
         return files
 
@@ -225,6 +274,8 @@ class Learner:
         sync_serving(self.deployment, champion)
         return Outcome(
             spans=tuple(run.spans),
+            label=self._pattern.label(tuple(run.spans)),
+            dates=tuple(filter(None, map(self._pattern.date, run.spans))),
             files=tuple(file.name for files in run.spans.values() for file in files),
             decision=decision,
             version=version,

@@ -1,8 +1,10 @@
-"""Times of any common form to days, and days to calendar periods."""
+"""Times of any common form to days, and days to calendar periods; or rows to groups of so many."""
 
 from __future__ import annotations
 
 import datetime
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from components.errors import RetrainError
@@ -26,13 +28,45 @@ _UNITS_A_DAY = {unit: _SECONDS_A_DAY * 10**i for unit, i in {"s": 0, "ms": 3, "u
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
+@dataclass(frozen=True)
+class RowCount:
+    """Periods of so many rows, in the order of the files, from 0."""
+
+    rows: int
+
+    def periods(self, places: np.ndarray) -> np.ndarray:
+        """Periods, int64, of rows by their place among all, from 0."""
+        return places // self.rows
+
+    def label(self, period: int) -> str:
+        """rows-337-672: the rows, from 1."""
+        return f"rows-{period * self.rows + 1}-{(period + 1) * self.rows}"
+
+
+def parse_every(every: str) -> Calendar | RowCount:
+    """Reads `month`, or `336rows`.
+
+    Raises:
+        RetrainError: it is neither.
+    """
+    counted = re.fullmatch(r"([0-9]+) ?rows", every)
+    if counted is None:
+        return Calendar(every)
+    if int(counted[1]) == 0:
+        raise RetrainError(f"every: got {every!r}, expected at least 1 row")
+    return RowCount(int(counted[1]))
+
+
 class Calendar:
     """Periods of one length, counted from the one of 1970-01-01, which is 0."""
 
     def __init__(self, every: str):
         """Raises RetrainError unless `every` is one of `EVERY`."""
         if every not in EVERY:
-            raise RetrainError(f"every: got {every!r}, expected one of {', '.join(EVERY)}")
+            raise RetrainError(
+                f"every: got {every!r}, expected one of {', '.join(EVERY)}, or a number of rows, such as "
+                "500rows"
+            )
         self.every = every
 
     def periods(self, days: np.ndarray) -> np.ndarray:
@@ -82,8 +116,9 @@ def days_of(times: pa.Array) -> np.ndarray:
     """Days since 1970-01-01, int64 of shape [rows], `NO_DAY` where a time is null or cannot be read.
 
     Args:
-        times: unix seconds or milliseconds as numbers or text, ISO 8601 as text, dates or timestamps. What
-            has a time zone is taken in UTC, what has none as it is written.
+        times: unix seconds or milliseconds as numbers or text, ISO 8601 as text, dates or timestamps; or
+            lists, of which the first value counts. What has a time zone is taken in UTC, what has none as
+            it is written.
 
     Raises:
         RetrainError: the array's type is none that a time can have.
@@ -93,6 +128,12 @@ def days_of(times: pa.Array) -> np.ndarray:
     kind = times.type
     if pa.types.is_dictionary(kind):
         return days_of(times.dictionary_decode())
+    if pa.types.is_list(kind) and not pa.types.is_nested(kind.value_type):  # what tf.Examples hold
+        return days_of(_first_values(times))
+    if pa.types.is_null(kind):
+        return _texts(times.cast(pa.string()))
+    if pa.types.is_binary(kind):
+        return _texts(_decoded(times))
     if pa.types.is_date(kind):
         return _whole(times.cast(pa.date32()).cast(pa.int32()), 1)
     if pa.types.is_timestamp(kind):
@@ -104,6 +145,25 @@ def days_of(times: pa.Array) -> np.ndarray:
     raise RetrainError(
         f"the time column has the type {kind}; required are numbers, text, dates or timestamps"
     )
+
+
+def _first_values(lists: pa.ListArray) -> pa.Array:
+    """The first of each list; null where there is none."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    first = pc.list_slice(lists, 0, 1)
+    there = pc.fill_null(pc.greater(pc.list_value_length(first), 0), False).to_numpy(zero_copy_only=False)
+    return pc.list_flatten(first).take(pa.array(np.cumsum(there) - 1, mask=~there))
+
+
+def _decoded(times: pa.Array) -> pa.StringArray:
+    """Bytes as text; what is no UTF-8 is no time either."""
+    import pyarrow as pa
+
+    texts = [None if time is None else time.decode("utf-8", "replace") for time in times.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def _whole(units: pa.Array, units_a_day: int) -> np.ndarray:

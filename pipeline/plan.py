@@ -2,69 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from components.errors import RetrainError
-from components.promote.registry import Version
-from pipeline.config import Data
+from components.promote.registry import Version, lineage
 
 
 @dataclass(frozen=True)
 class Pending:
-    """What a deployment has not learned yet.
+    """What of the spans on disk is not learned.
 
     Attributes:
         spans: the spans to learn, ascending.
         set_aside: span -> why it is left out.
+        late: spans that came when the champion had learned later ones; only learned when asked for.
     """
 
     spans: tuple[int, ...]
     set_aside: Mapping[int, str]
+    late: tuple[int, ...] = ()
 
 
-def find_spans(data: Data) -> dict[int, list[Path]]:
-    """Every span on disk with its files, both ascending; a span's folder may be empty.
-
-    Files and folders whose name begins with a dot or an underscore, or ends with .tmp, are left
-    alone: they are being written.
-
-    Raises:
-        RetrainError: the folder is missing, or two names stand for one span.
-    """
-    before, _, after = data.pattern.partition("{SPAN}")
-    head, _, tail = before.rpartition("/")
-    name, _, rest = after.partition("/")
-    parent = data.path / head
-    if not parent.is_dir():
-        raise RetrainError(
-            f"data.path: no folder {parent}. Put the spans into {data.path}, as {data.pattern} "
-            "(`retrain split` makes them of a table with a time column)"
-        )
-    pattern = re.compile(re.escape(tail) + r"(\d+)" + re.escape(name).replace(r"\*", "[^/]*"))
-    found: dict[int, list[Path]] = {}
-    names: dict[int, str] = {}
-    for entry in sorted(parent.iterdir()):
-        match = pattern.fullmatch(entry.name)
-        if not match or _unfinished(entry.name) or entry.is_dir() != bool(rest):
-            continue
-        span = int(match[1])
-        if span in names and (rest or "*" not in name):
-            raise RetrainError(
-                f"span {span} is there twice: {names[span]} and {entry.name} in {parent}; remove one"
-            )
-        names[span] = entry.name
-        files = sorted(entry.glob(rest)) if rest else [entry]
-        found.setdefault(span, []).extend(
-            f for f in files if f.is_file() and not any(map(_unfinished, f.relative_to(parent).parts))
-        )
-    return dict(sorted(found.items()))
-
-
-def _unfinished(name: str) -> bool:
-    return name[0] in "._" or name.endswith(".tmp")
+def learned(versions: Iterable[Version], champion: Version | None) -> dict[int, Version]:
+    """Every span that the champion or an ancestor learned -> the one of them that learned it last."""
+    line = lineage(versions, champion.number if champion else None)
+    return {span: version for version in reversed(line) for span in version.spans}
 
 
 def pending(
@@ -74,11 +37,11 @@ def pending(
     retry: bool,
     until: int | None,
 ) -> Pending:
-    """The spans after the champion's watermark, without those that were set aside.
+    """The spans that the champion's line has not learned, sorted by what is to become of them.
 
     A span is set aside when a version that learned it was rejected by the gate or rolled back:
     learning it again with the same data would end in the same place, and bring back what was rolled
-    back.
+    back. A span that nobody learned is late when the champion's watermark has passed it.
 
     Args:
         spans: what is on disk.
@@ -95,9 +58,61 @@ def pending(
         )
         if why:
             reasons |= dict.fromkeys(version.spans, why)
-    after = [span for span in sorted(spans) if span > watermark and (until is None or span <= until)]
-    left_out = {} if retry else {span: reasons[span] for span in after if span in reasons}
-    return Pending(tuple(span for span in after if span not in left_out), left_out)
+    known = learned(versions, champion)
+    unknown = [span for span in sorted(spans) if span not in known and (until is None or span <= until)]
+    late = tuple(span for span in unknown if span <= watermark and span not in reasons)
+    left_out = {} if retry else {span: reasons[span] for span in unknown if span in reasons}
+    return Pending(
+        tuple(span for span in unknown if span not in left_out and span not in late), left_out, late
+    )
+
+
+def asked_for(
+    span: int, known: Mapping[int, Version], found: Pending, again: bool, changed: bool
+) -> tuple[int, ...]:
+    """The run of a person who names one span: that span, or nothing where nothing is left to do.
+
+    Args:
+        span: that is on disk.
+        known: as `learned` gives it.
+        found: what is pending.
+        again: learn it although it is learned.
+        changed: its files are not those that were learned, or it shall be learned all the same.
+
+    Raises:
+        RetrainError: it is learned and changed, and `again` was not said.
+    """
+    if span in found.set_aside:
+        return ()
+    if span not in known:
+        return (span,)
+    if changed and not again:
+        raise RetrainError(
+            f"--span {span}: version {known[span].number} learned it already; add --again to learn it again"
+        )
+    return (span,) if changed else ()
+
+
+def watermark(
+    champion: Version | None, known: Iterable[int], spans: Iterable[int], waiting: Iterable[int]
+) -> int:
+    """Up to where nothing waits any more, when `spans` are learned; it never falls.
+
+    What is learned beyond a span that still waits does not count: that span would be late otherwise.
+
+    Args:
+        champion: what the run starts from.
+        known: what its line has learned.
+        spans: of the run.
+        waiting: what is pending, the run's own spans included or not.
+
+    >>> watermark(None, [], [3], waiting=[1, 2, 3]), watermark(None, [3], [1, 2], waiting=[])
+    (-1, 3)
+    """
+    spans = set(spans)
+    first = min(set(waiting) - spans, default=None)
+    done = (span for span in spans | set(known) if first is None or span < first)
+    return max([champion.watermark if champion else -1, *done])
 
 
 def next_run(waiting: Sequence[int], skipped: int, together: bool) -> tuple[int, ...]:

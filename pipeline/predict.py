@@ -1,22 +1,73 @@
-"""Predictions for the rows of a CSV file, asked of a model server over REST."""
+"""Predictions for the rows of a file, asked of a model server over REST."""
 
 from __future__ import annotations
 
 import csv
 import http.client
+import io
 import json
-import math
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import RetrainError
-from components.names import MISSING_INT, SERVING_RAW
+from components.names import CLASSES, PREDICTIONS, SCORES, SERVING_RAW
+from pipeline.request_rows import Input, RowsFile
 
-_BATCH = 512
-_KINDS = {"DT_INT64": int, "DT_FLOAT": float, "DT_STRING": str}
+if TYPE_CHECKING:
+    from pipeline.terminal import Terminal
+
+_KINDS: dict[str, Any] = {"DT_INT64": "INT", "DT_FLOAT": "FLOAT", "DT_STRING": "BYTES"}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that answers.
+
+    Attributes:
+        version: its number.
+        inputs: what it takes, by name in a request.
+        multiclass: whether it answers with classes and their scores.
+    """
+
+    version: int
+    inputs: Mapping[str, Input]
+    multiclass: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one row.
+
+    Attributes:
+        line: where it begins in a CSV file; its number, from 1, in others.
+        prediction: a probability, a class, or a number in the label's unit; None with an error.
+        error: why the row could not be read, or None.
+        scores: of every class, where the model is multiclass.
+    """
+
+    line: int
+    prediction: Any
+    error: str | None = None
+    scores: Mapping[str, float] | None = None
+
+    @property
+    def score(self) -> float | None:
+        """Of the class that is predicted."""
+        return None if self.scores is None else self.scores[self.prediction]
+
+    def cells(self, served: Served) -> list[Any]:
+        """As `csv_header` names them."""
+        return [self.line, self.prediction, *([self.score] if served.multiclass else [])]
+
+    def to_json(self, served: Served) -> dict[str, Any]:
+        scores = {"scores": self.scores} if served.multiclass else {}
+        told = {"line": self.line, "prediction": self.prediction, "error": self.error, **scores}
+        return {**told, "version": served.version}
 
 
 class Client:
@@ -40,7 +91,8 @@ class Client:
         try:
             request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=60) as response:
-                return json.load(response)
+                # What is no number, which JSON has no word for, is no answer.
+                return json.load(response, parse_constant=lambda _: None)
         except urllib.error.HTTPError as error:
             reason = error.read().decode("utf-8", "replace")[:500]
             raise RetrainError(f"{self.url}{path}: {error.code}: {reason}") from None
@@ -62,100 +114,130 @@ class Client:
             return False
         return any(state["state"] == "AVAILABLE" for state in states)
 
-    def served(self) -> int:
-        """The version that answers."""
-        return int(self.call("/metadata")["model_spec"]["version"])
+    def served(self, requested: Mapping[str, str]) -> Served:
+        """The version that answers.
 
-    def columns(self) -> dict[str, type]:
-        """The raw columns that the served version reads, with their types."""
-        signatures = self.call("/metadata")["metadata"]["signature_def"]["signature_def"]
-        if SERVING_RAW not in signatures:
+        Args:
+            requested: raw column -> its name in a request.
+
+        Raises:
+            RetrainError: it is none that this pipeline made.
+        """
+        told = self.call("/metadata")
+        signature = told["metadata"]["signature_def"]["signature_def"].get(SERVING_RAW)
+        outputs = {} if signature is None else signature["outputs"]
+        if PREDICTIONS not in outputs:
             raise RetrainError(
-                f"{self.url}: the model has no signature {SERVING_RAW}; only models that this pipeline made "
-                "take rows"
+                f"{self.url}: the model has no signature {SERVING_RAW} with an output {PREDICTIONS}; only "
+                "models that this pipeline made take rows"
             )
-        inputs = signatures[SERVING_RAW]["inputs"]
-        return {name: _KINDS[spec["dtype"]] for name, spec in inputs.items()}
+        columns = {name: column for column, name in requested.items()}
+        inputs = {
+            name: Input(columns.get(name, name), _KINDS[spec["dtype"]], len(spec["tensor_shape"]["dim"]) == 2)
+            for name, spec in signature["inputs"].items()
+        }
+        return Served(int(told["model_spec"]["version"]), inputs, {CLASSES, SCORES} <= outputs.keys())
 
-    def predict(self, instances: list[dict[str, Any]]) -> list[Any]:
-        """One prediction an instance."""
-        body = {"signature_name": SERVING_RAW, "instances": instances}
-        predictions: list[Any] = self.call(":predict", body)["predictions"]
-        return predictions
+    def predict(self, version: int, inputs: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """The outputs of one version by name, a value a row, for inputs by name."""
+        body = {"signature_name": SERVING_RAW, "inputs": inputs}
+        outputs = self.call(f"/versions/{version}:predict", body)["outputs"]
+        return outputs if isinstance(outputs, dict) else {PREDICTIONS: outputs}
 
 
-def read_instances(
-    path: Path, columns: Mapping[str, type]
-) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """The rows of a CSV file as the server takes them.
+def predict_rows(client: Client, served: Served, file: RowsFile) -> Iterator[list[Answer]]:
+    """What became of every row, in order, a request's worth at a time.
 
-    Yields:
-        The line, the instance, and what is wrong with the row (then without an instance).
+    One version answers them all, also while another takes its place.
+    """
+    for request in file.requests(served.inputs):
+        answers = [Answer(line, None, error) for line, error in request.errors.items()]
+        if request.lines:
+            outputs = client.predict(served.version, request.inputs)
+            answers += _answers(request.lines, outputs, served.multiclass)
+        yield sorted(answers, key=lambda answer: answer.line)
+
+
+def _answers(lines: list[int], outputs: Mapping[str, list[Any]], multiclass: bool) -> Iterator[Answer]:
+    scores: Iterable[Any] = [None] * len(lines)
+    if multiclass:
+        scores = (dict(zip(*row, strict=True)) for row in zip(outputs[CLASSES], outputs[SCORES], strict=True))
+    for line, prediction, of_classes in zip(lines, outputs[PREDICTIONS], scores, strict=True):
+        yield Answer(line, prediction, scores=of_classes)
+
+
+def csv_header(served: Served) -> list[str]:
+    """The columns of `as_csv`, without `error`."""
+    return ["line", "prediction", "score"] if served.multiclass else ["line", "prediction"]
+
+
+def as_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Lines of CSV, each with its line break."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def check_output(path: Path, file: Path) -> None:
+    """Refuses a file to write to before any work is done for it.
 
     Raises:
-        RetrainError: the file is not there, is no CSV, or lacks a column.
+        RetrainError: it is a folder, its folder is not there, or it is what is read.
     """
+    if path.is_dir() or not path.parent.is_dir():
+        seen = "is a folder" if path.is_dir() else f"{path.parent} is no folder"
+        raise RetrainError(f"--output {path}: {seen}; name a file in a folder that is there")
+    if path.exists() and path.samefile(file):
+        raise RetrainError(f"--output {path}: this is the file with the rows; name another")
+
+
+def write_answers(path: Path, served: Served, answers: Iterable[list[Answer]]) -> tuple[int, int]:
+    """Writes answers to a file, as JSON lines if its name ends in .jsonl, else as CSV with errors in it.
+
+    It is written aside, and takes its name when all of it is there.
+
+    Returns:
+        How many rows there were, and how many could not be read.
+
+    Raises:
+        RetrainError: what `answers` raises, or there is no room or no right to write there.
+    """
+    count = bad = 0
+    as_json = path.suffix == ".jsonl"
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield from _read(path, columns)
+        with open(aside, "w", encoding="utf-8", newline="") as out:
+            if not as_json:
+                out.write(as_csv([[*csv_header(served), "error"]]))
+            for some in answers:
+                if as_json:
+                    out.writelines(json.dumps(answer.to_json(served)) + "\n" for answer in some)
+                else:
+                    out.write(as_csv([*answer.cells(served), answer.error] for answer in some))
+                count += len(some)
+                bad += sum(answer.error is not None for answer in some)
+        aside.replace(path)
     except OSError as error:
-        raise RetrainError(f"{path}: {error.strerror}; name a CSV file with a header") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RetrainError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+        raise RetrainError(f"--output {path}: {error.strerror}; name a file that can be written") from None
+    finally:
+        aside.unlink(missing_ok=True)
+    return count, bad
 
 
-def _read(path: Path, columns: Mapping[str, type]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        header = reader.fieldnames or []
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise RetrainError(
-                f"{path}: missing column {', '.join(missing)}; the served version reads "
-                f"{', '.join(columns)}, and the file has {', '.join(header) or 'no header'}"
-            )
-        for row in reader:
-            instance, problems = {}, []
-            if None in row or None in row.values():
-                problems.append(f"not as many cells as the header, {len(header)}")
-            else:
-                for name, kind in columns.items():
-                    try:
-                        instance[name] = _value(row[name], name, kind)
-                    except ValueError as error:
-                        problems.append(str(error))
-            yield reader.line_num, None if problems else instance, "; ".join(problems)
+def show_answers(terminal: Terminal, served: Served, answers: Iterable[list[Answer]]) -> tuple[int, int]:
+    """Prints answers, and for a person what went wrong on standard error.
 
-
-def _value(text: str, name: str, kind: type) -> Any:
-    """A cell as ingest reads it, so that the model gets what it was trained on."""
-    from components.ingest.cells import BAD, float_cell, int_cell
-
-    if kind is str:
-        return text
-    value = int_cell(text) if kind is int else float_cell(text)
-    if value is BAD:
-        raise ValueError(f"{name}: {text!r} is not {'a whole number' if kind is int else 'a number'}")
-    if value is None:
-        return MISSING_INT if kind is int else math.nan
-    return value
-
-
-def predict_file(client: Client, path: Path) -> Iterator[dict[str, Any]]:
-    """One object a row, in order: `line`, `prediction` and `error`, one of the last two None."""
-    batch: list[tuple[int, dict[str, Any] | None, str]] = []
-    for item in read_instances(path, client.columns()):
-        batch.append(item)
-        if len(batch) == _BATCH:
-            yield from _answered(client, batch)
-            batch = []
-    yield from _answered(client, batch)
-
-
-def _answered(
-    client: Client, batch: list[tuple[int, dict[str, Any] | None, str]]
-) -> Iterator[dict[str, Any]]:
-    instances = [instance for _, instance, _ in batch if instance is not None]
-    answers = iter(client.predict(instances) if instances else [])
-    for line, instance, error in batch:
-        prediction = next(answers) if instance is not None else None
-        yield {"line": line, "prediction": prediction, "error": error or None}
+    Returns:
+        How many rows there were, and how many could not be read.
+    """
+    count = bad = 0
+    if not terminal.as_json:
+        terminal.show(None, ",".join(csv_header(served)))
+    for some in answers:
+        for answer in some:
+            terminal.show(answer.to_json(served), as_csv([answer.cells(served)]).removesuffix("\n"))
+            if answer.error is not None:
+                terminal.note(f"line {answer.line}: {answer.error}")
+                bad += 1
+        count += len(some)
+    return count, bad

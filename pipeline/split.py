@@ -1,16 +1,15 @@
-"""Splits a file with a time column into spans by the calendar: what `retrain split` does."""
+"""Splits files into spans, by a time column and the calendar or by rows: what `retrain split` does."""
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from components.errors import RetrainError
-from pipeline.periods import NO_DAY, Calendar, days_of
+from pipeline.periods import NO_DAY, Calendar, RowCount, days_of, parse_every
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,47 +20,47 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class SpanPart:
-    """One period of the file.
+    """One period.
 
     Attributes:
         span: its number, from 1 on.
-        label: its name, such as 2013-Q1, 2013-03, 2013-W07 (ISO week), 2013-03-09 or 2013.
+        label: its name, such as 2013-Q1, 2013-03, 2013-W07 (ISO week), 2013-03-09, 2013 or rows-1-500.
         rows: how many rows it has, at least 1.
-        path: the file written, `{out}/{span}/{label}` and the input's suffix.
+        paths: the files written, one for each input that has rows of the period.
     """
 
     span: int
     label: str
     rows: int
-    path: Path
+    paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What became of a file.
+    """What became of the files.
 
     Attributes:
         parts: by span, ascending; a period without rows keeps its number and has no part.
         unreadable: how many rows have no time that can be read.
-        unreadable_path: the file that holds them, `{out}/unreadable` and the input's suffix; None if there
-            are none.
+        unreadable_paths: the files that hold them, one for each input that has some.
     """
 
     parts: list[SpanPart]
     unreadable: int
-    unreadable_path: Path | None
+    unreadable_paths: tuple[Path, ...]
 
 
-def split_file(
-    path: str | os.PathLike[str],
-    time_column: str,
+def split_files(
+    paths: Sequence[Path],
     every: str,
-    out: str | os.PathLike[str],
+    out: Path,
     *,
+    time_column: str | None = None,
     origin: str | None = None,
     force: bool = False,
 ) -> SplitResult:
-    """Splits a file by time into `{out}/{span}/{label}` with `.csv`, `.csv.gz` or `.parquet`, as the file is.
+    """Splits files into `{out}/{span}/{label}` with `.csv`, `.csv.gz`, `.parquet`, `.tfrecord` or
+    `.tfrecord.gz`, as the file is; of several files the name goes on with `-1`, `-2`, ...
 
     Times are unix seconds or milliseconds, ISO 8601 dates and times, or Arrow timestamps and dates; those
     with a time zone are taken in UTC, those without as they are written. A time in January 2013 is in span
@@ -69,57 +68,95 @@ def split_file(
         1 + the number of periods from the first one to January 2013
 
     whether or not the periods between have rows, and the first one is that of the earliest time, or of
-    `origin`. Rows keep their order within a span, and CSV rows their bytes. The file is streamed: it may be
-    larger than memory, and need not be sorted. Everything is written aside and renamed into place at the end.
+    `origin`. Without a time column a period is so many rows, counted through all files. Rows keep their order
+    within a span, and CSV rows and TFRecord records their bytes. Files are streamed: they may be larger than
+    memory, and need not be sorted. Everything is written aside and renamed into place at the end.
 
     Args:
-        path: a CSV, plain or gzipped, or a Parquet file.
-        time_column: the column's name.
-        every: `day`, `week` (Monday to Sunday), `month`, `quarter` or `year`.
+        paths: CSV or TFRecord of tf.Examples, plain or gzipped, or Parquet files.
+        every: `day`, `week` (Monday to Sunday), `month`, `quarter` or `year`; or such as `500rows`.
         out: the folder of the spans; made if it is not there.
+        time_column: the column's name; only for a period of the calendar.
         origin: ISO date in the period that is span 1, so that a later file continues the numbers.
         force: replace span folders that are already there, with all that is in them.
 
     Raises:
-        RetrainError: the file cannot be read, has no such column, no row, or no time that can be read; a
+        RetrainError: a file cannot be read, has no such column, no row, or no time that can be read; a
             time is before `origin`; or a target is already there. No span has changed then.
     """
-    source, out = Path(path), Path(out)
-    calendar = Calendar(every)
-    first = None if origin is None else calendar.period(origin)
-    kind = _ParquetReader if _first_bytes(source) == b"PAR1" else _CsvReader
+    division = parse_every(every)
+    if isinstance(division, RowCount) and (time_column or origin):
+        raise RetrainError(
+            f"every: got {every!r} with a time column or an origin; rows are counted without them, so leave "
+            "them out, or take day, week, month, quarter or year"
+        )
+    if isinstance(division, Calendar) and not time_column:
+        raise RetrainError(
+            f"every: got {every!r} without a time column; name it with --time, or take a number of rows such "
+            "as --every 500rows"
+        )
+    first = division.period(origin) if isinstance(division, Calendar) and origin is not None else None
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".split-tmp-", dir=out) as folder:
-        reader: _Reader = kind(source, time_column, Path(folder))
-        try:
-            rows, unreadable = _distribute(reader, calendar, first)
-        except RetrainError as error:
-            raise RetrainError(f"{source}: {error}") from None
-        start = min(rows) if first is None else first
-        parts, moves = [], {}
-        for period, count in sorted(rows.items()):
-            span, label = period - start + 1, calendar.label(period)
-            part = SpanPart(span, label, count, out / str(span) / f"{label}{reader.suffix}")
-            (staged := Path(folder, f"span-{span}")).mkdir()
-            reader.finish(period).rename(staged / part.path.name)
-            parts.append(part)
-            moves[staged] = part.path.parent
-        left = out / f"{UNREADABLE}{reader.suffix}" if unreadable else None
-        if left:
-            moves[reader.finish(None)] = left
-        _publish(moves, Path(folder), force)
-    return SplitResult(parts, unreadable, left)
+        readers: list[_Reader] = []
+        counts: list[dict[int | None, int]] = []
+        for i, path in enumerate(paths):
+            (staging := Path(folder, f"file-{i}")).mkdir()
+            readers.append(reader := _reader_of(path)(path, time_column, staging))
+            before = sum(sum(count.values()) for count in counts)
+            try:
+                counts.append(_distribute(reader, division, first, before))
+            except RetrainError as error:
+                raise RetrainError(f"{path}: {error}") from None
+        result, moves = _gather(readers, counts, division, first, out, Path(folder))
+        publish(moves, Path(folder), force)
+    return result
+
+
+def _gather(
+    readers: Sequence[_Reader],
+    counts: Sequence[dict[int | None, int]],
+    division: Calendar | RowCount,
+    first: int | None,
+    out: Path,
+    aside: Path,
+) -> tuple[SplitResult, dict[Path, Path]]:
+    """The spans' folders, still aside, and where they go."""
+    periods = sorted({period for count in counts for period in count if period is not None})
+    start = periods[0] if first is None else first
+    parts, moves = [], {}
+
+    def files_of(period: int | None, label: str) -> list[tuple[Path, str]]:
+        """The files of a period, and their names to be."""
+        return [
+            (reader.finish(period), f"{label}{f'-{i}' if len(readers) > 1 else ''}{reader.suffix}")
+            for i, (reader, count) in enumerate(zip(readers, counts, strict=True), 1)
+            if period in count
+        ]
+
+    for period in periods:
+        span, label = period - start + 1, division.label(period)
+        (staged := aside / f"span-{span}").mkdir()
+        files = files_of(period, label)
+        for path, name in files:
+            path.rename(staged / name)
+        rows = sum(count.get(period, 0) for count in counts)
+        parts.append(SpanPart(span, label, rows, tuple(out / str(span) / name for _, name in files)))
+        moves[staged] = out / str(span)
+    left = {path: out / name for path, name in files_of(None, UNREADABLE)}
+    unreadable = sum(count.get(None, 0) for count in counts)
+    return SplitResult(parts, unreadable, tuple(left.values())), moves | left
 
 
 class _Reader(Protocol):
     """One format: reads a file in blocks and appends rows of a block to the file of a period."""
 
-    time_column: str
+    time_column: str | None
     suffix: str  # known with the first block
     first_times: list[str]  # for a message
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, Any]]:
-        """(day of every row since 1970, or `NO_DAY`; the rows)."""
+    def blocks(self) -> Iterator[tuple[int, np.ndarray | None, Any]]:
+        """(rows, the day of each since 1970 or `NO_DAY`, the rows); no days without a time column."""
 
     def append(self, period: int | None, rows: Any, places: np.ndarray) -> None:
         """Adds the rows at these places, ascending, to a period's file; None is the unreadable ones'."""
@@ -128,99 +165,132 @@ class _Reader(Protocol):
         """The period's whole file."""
 
 
-def _distribute(reader: _Reader, calendar: Calendar, first: int | None) -> tuple[dict[int, int], int]:
-    """Appends every row to its period's file; gives the rows by period, and the unreadable ones' number."""
+def _distribute(
+    reader: _Reader, division: Calendar | RowCount, first: int | None, before: int
+) -> dict[int | None, int]:
+    """Appends every row to its period's file; gives the rows by period, the unreadable ones' being None."""
     import numpy as np
 
-    counts: dict[int, int] = {}
-    unreadable = 0
-    for days, rows in reader.blocks():
-        periods = calendar.periods(days)
+    counts: dict[int | None, int] = {}
+    seen = 0
+    for size, days, rows in reader.blocks():
+        places_of_all = np.arange(before + seen, before + seen + size)
+        periods = division.periods(places_of_all if days is None else days)
+        seen += size
         order = np.argsort(periods, kind="stable")
         values, begins = np.unique(periods[order], return_index=True)
-        for period, places in zip(values.tolist(), np.split(order, begins[1:]), strict=True):
-            if period == NO_DAY:
-                reader.append(None, rows, places)
-                unreadable += len(places)
-            elif first is not None and period < first:
+        for value, places in zip(values.tolist(), np.split(order, begins[1:]), strict=True):
+            period = None if value == NO_DAY else value
+            if period is not None and first is not None and period < first:
                 raise RetrainError(
-                    f"there are rows of {calendar.label(period)}, and the origin makes "
-                    f"{calendar.label(first)} span 1; give an origin that is no later than the earliest row"
+                    f"there are rows of {division.label(period)}, and the origin makes "
+                    f"{division.label(first)} span 1; give an origin that is no later than the earliest row"
                 )
-            else:
-                reader.append(period, rows, places)
-                counts[period] = counts.get(period, 0) + len(places)
-    if not counts:
-        seen = f"it begins {', '.join(reader.first_times)}" if unreadable else "there is no row"
+            reader.append(period, rows, places)
+            counts[period] = counts.get(period, 0) + len(places)
+    if not seen:
+        raise RetrainError("there is no row; name a file with rows")
+    if not counts.keys() - {None}:
         raise RetrainError(
-            f"no time in column {reader.time_column!r} can be read: {seen}. Required are unix seconds or "
-            "milliseconds, or ISO dates and times such as 2013-03-09 12:00:00"
+            f"no time in column {reader.time_column!r} can be read: it begins "
+            f"{', '.join(reader.first_times)}. Required are unix seconds or milliseconds, or ISO dates and "
+            "times such as 2013-03-09 12:00:00"
         )
-    return counts, unreadable
+    return counts
 
 
 @dataclass
-class _CsvReader:
-    """CSV, as bytes: rows are never parsed further than to find the time."""
+class _BytesReader:
+    """CSV and TFRecord, as bytes: rows are never parsed further than to find the time."""
 
     source: Path
-    time_column: str
+    time_column: str | None
     folder: Path
-    suffix: str = ".csv"
-    header: bytes = b""
-    line_end: bytes = b"\n"
+    suffix: str = ""
     first_times: list[str] = field(default_factory=list)
+    header: bytes = b""
+    line_end: bytes = b""
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, Any]]:
-        from components.ingest import rows
+    def blocks(self) -> Iterator[tuple[int, np.ndarray | None, Any]]:
+        from components.ingest.format import block_bytes
+        from components.ingest.rows import BLOCK_BYTES
+        from components.ingest.tables import open_format
 
-        names: list[str] = []
-        with open(self.source, "rb") as raw:
-            stream, compressed = rows.decompressed(raw, self.source.name)
-            self.suffix = ".csv.gz" if compressed else ".csv"
-            for _, line, text in rows.blocks(stream):
-                rows.check_utf8(text, line)
-                if not names:
-                    names, length = rows.read_header(text)
-                    self._keep_header(text[:length])
-                    text = text[length:]
-                if names:
-                    place = _column_place(names, self.time_column)
-                    spans = rows.row_spans(text)
-                    if spans:
-                        yield self._days(text, len(names), place, len(spans)), (text, spans)
+        with open(self.source, "rb") as raw, open(self.source, "rb") as again:
+            form = open_format(raw, str(self.source))
+            self.suffix = f".{form.format}"
+            _require_column(self.time_column, _names(form, again))
+            for block in form.blocks(raw, BLOCK_BYTES):
+                if form.names is not None and not self.header:
+                    self._keep_header(again, block.place)
+                data = block_bytes(again, block)
+                places = _row_places(data, is_csv=form.names is not None)
+                if places:
+                    days = None
+                    if self.time_column is not None:
+                        pieces = list(form.read(again, block, [self.time_column]))
+                        days = self._days(pieces, block.first, [number for _, _, number in places])
+                    yield len(places), days, (data, places)
 
     def append(self, period: int | None, rows: Any, places: np.ndarray) -> None:
         import gzip
 
-        text, spans = rows
-        chosen = (spans[place] for place in places.tolist())
-        joined = self.line_end.join(text[begin:end] for begin, end, _ in chosen) + self.line_end
+        data, of_row = rows
+        chosen = (of_row[place] for place in places.tolist())
+        joined = b"".join(data[begin:end] + self.line_end for begin, end, _ in chosen)
         path = self.finish(period)
         begin = b"" if path.exists() else self.header
         # A gzip file may be made of several gzip streams, so appending needs no file to stay open.
-        with gzip.open(path, "ab", compresslevel=6) if self.suffix == ".csv.gz" else open(path, "ab") as file:
+        with gzip.open(path, "ab", 6) if self.suffix.endswith(".gz") else open(path, "ab") as file:
             file.write(begin + joined)
 
     def finish(self, period: int | None) -> Path:
         return self.folder / f"{UNREADABLE if period is None else period}{self.suffix}"
 
-    def _keep_header(self, header: bytes) -> None:
-        stripped = header.rstrip(b"\r\n")
-        self.line_end = b"\r\n" if header.endswith(b"\r\n") else b"\n"
-        self.header = stripped + self.line_end
+    def _keep_header(self, raw: IO[bytes], length: int) -> None:
+        from components.ingest.rows import decompressed
 
-    def _days(self, text: bytes, width: int, place: int, count: int) -> np.ndarray:
-        """The days of all `count` rows; one with a wrong number of cells has none."""
+        raw.seek(0)
+        header = decompressed(raw)[0].read(length)
+        self.line_end = b"\r\n" if header.endswith(b"\r\n") else b"\n"
+        self.header = header.rstrip(b"\r\n") + self.line_end
+
+    def _days(self, pieces: list[Any], first: int, numbers: list[int]) -> np.ndarray:
+        """The days of all rows; one that cannot be parsed has none."""
         import numpy as np
 
-        from components.ingest.cells import read_cells
-
-        (times,), ragged = read_cells(text, width, [place])
-        self.first_times = self.first_times or [repr(time) for time in times.slice(0, 3).to_pylist()]
-        days = np.full(count, NO_DAY, dtype=np.int64)
-        days[np.delete(np.arange(count), list(ragged))] = days_of(times)
+        days = np.full(len(numbers), NO_DAY, dtype=np.int64)
+        for piece in pieces:
+            times = piece.batch.column(0)
+            self.first_times = self.first_times or [repr(time) for time in times.slice(0, 3).to_pylist()]
+            days[np.searchsorted(numbers, piece.numbers - first)] = days_of(times)
         return days
+
+
+def _names(form: Any, raw: IO[bytes]) -> list[str]:
+    """The columns; of a TFRecord file those of its first records."""
+    names = list(form.sniff(raw) if form.names is None else form.names)
+    raw.seek(0)
+    return names
+
+
+def _row_places(data: bytes, is_csv: bool) -> list[tuple[int, int, int]]:
+    """(begin, end, number within the block) of every row or record in a block's bytes."""
+    from components.ingest.rows import row_spans
+
+    return row_spans(data) if is_csv else list(_record_places(data))
+
+
+def _record_places(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Records with all that frames them: length, checksum, bytes, checksum."""
+    from components.ingest.tfrecord_file import HEADER_BYTES
+
+    begin = number = 0
+    while begin < len(data):
+        length = int.from_bytes(data[begin : begin + 8], "little")
+        end = begin + HEADER_BYTES + length + 4
+        yield begin, end, number
+        begin, number = end, number + 1
 
 
 @dataclass
@@ -229,22 +299,25 @@ class _ParquetReader:
     the other, a file a period, until all are known."""
 
     source: Path
-    time_column: str
+    time_column: str | None
     folder: Path
     suffix: str = ".parquet"
     first_times: list[str] = field(default_factory=list)
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, Any]]:
+    def blocks(self) -> Iterator[tuple[int, np.ndarray | None, Any]]:
         import pyarrow as pa
         import pyarrow.parquet
 
         try:
             with pa.parquet.ParquetFile(self.source) as file:
-                place = _column_place(file.schema_arrow.names, self.time_column)
+                names = file.schema_arrow.names
+                _require_column(self.time_column, names)
+                place = None if self.time_column is None else names.index(self.time_column)
                 for batch in file.iter_batches(ROWS_AT_ONCE):
-                    times = batch.column(place)
-                    self.first_times = self.first_times or [str(time) for time in times.slice(0, 3)]
-                    yield days_of(times), batch
+                    times = None if place is None else batch.column(place)
+                    if times is not None and not self.first_times:
+                        self.first_times = [str(time) for time in times.slice(0, 3)]
+                    yield len(batch), None if times is None else days_of(times), batch
         except (pa.ArrowInvalid, OSError) as error:
             raise RetrainError(f"the Parquet file cannot be read ({error}); write it again") from None
 
@@ -292,6 +365,11 @@ def _batches(path: Path) -> Iterator[Any]:
                 yield from stream
 
 
+def _reader_of(path: Path) -> type[_BytesReader | _ParquetReader]:
+    """What reads a file, by its first bytes."""
+    return _ParquetReader if _first_bytes(path) == b"PAR1" else _BytesReader
+
+
 def _first_bytes(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -303,16 +381,15 @@ def _first_bytes(path: Path) -> bytes:
     return magic
 
 
-def _column_place(names: list[str], column: str) -> int:
-    if names.count(column) != 1:
+def _require_column(column: str | None, names: list[str]) -> None:
+    if column is not None and names.count(column) != 1:
         seen = "more than once" if column in names else "not"
         raise RetrainError(
             f"column {column!r} is {seen} in the file; name one of its columns: {', '.join(map(repr, names))}"
         )
-    return names.index(column)
 
 
-def _publish(moves: dict[Path, Path], aside: Path, force: bool) -> None:
+def publish(moves: dict[Path, Path], aside: Path, force: bool) -> None:
     """Renames what is staged to its target; all of it, or nothing."""
     there = [str(target) for target in moves.values() if target.exists()]
     if there and not force:

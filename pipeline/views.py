@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,20 @@ from rich.text import Text
 from components.errors import RetrainError
 from components.promote.logic import worst_past
 from components.promote.registry import Version, lineage
-from pipeline import plan
+from pipeline import pattern, plan
 from pipeline.champion import open_registry
 from pipeline.config import Deployment
+from pipeline.late import Late, find_late
 from pipeline.learn import Outcome
+from pipeline.pattern import Pattern
+from pipeline.sources import find_spans
+
+_LATE_TOLD = 10
 
 
 def when(seconds: float) -> str:
     """A moment, for a person."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def spans_text(spans: Sequence[int]) -> str:
-    """Spans, shortened: `3`, `3-5`, `3, 5`."""
-    if len(spans) > 1 and list(spans) == list(range(spans[0], spans[-1] + 1)):
-        return f"{spans[0]}-{spans[-1]}"
-    return ", ".join(map(str, spans))
 
 
 def _table(title: str, *columns: str, whole: str = "") -> Table:
@@ -59,11 +57,16 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
     """What is served, and what is waiting: as data, and for a person."""
     registry = open_registry(deployment)
     champion, versions = registry.champion(), registry.versions()
+    on_disk: Mapping[int, Sequence[Path]] = {}
+    late: Sequence[Late] = []
+    problem = None
     try:
-        on_disk, problem = plan.find_spans(deployment.data), None
+        on_disk = find_spans(deployment.data)
+        late = find_late(deployment, on_disk, champion, versions)
     except RetrainError as error:  # where only the server runs, there is no data
-        on_disk, problem = {}, str(error)
+        problem = str(error)
     waiting = plan.pending(on_disk, champion, versions, retry=False, until=None)
+    named = pattern.parse(deployment.data.pattern)
     logs = sorted((deployment.state / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)
     last_log = str(logs[-1]) if logs else None
     data = {
@@ -74,7 +77,9 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
         "versions": len(versions),
         "pending": list(waiting.spans),
         "problem": problem,
+        "dates": {str(span): named.date(span) for span in waiting.spans if named.units},
         "set_aside": {str(span): why for span, why in waiting.set_aside.items()},
+        "late": [span.to_json(named) for span in late],
         "state": str(deployment.state),
         "serving": str(deployment.serving_path),
         "registry": deployment.registry_uri,
@@ -85,17 +90,35 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
     if champion:
         since = f", since {when(champion.promoted[-1])}" if champion.promoted else ""
         table.add_row("served", f"version {champion.number}{since}")
-        table.add_row("learned", f"up to span {champion.watermark}")
+        table.add_row("learned", _learned(named, champion, plan.learned(versions, champion)))
     else:
         table.add_row("served", "nothing yet")
-    spans = f"span{'s' * (len(waiting.spans) > 1)} {spans_text(waiting.spans)}"
+    spans = f"span{'s' * (len(waiting.spans) > 1)} {named.label(waiting.spans)}"
     table.add_row("pending", problem or (spans if waiting.spans else "nothing new"))
     for span, why in waiting.set_aside.items():
-        table.add_row("set aside", f"span {span}: {why}")
+        table.add_row("set aside", f"span {named.label([span])}: {why}")
+    for line in late_lines(late, named):
+        table.add_row("late", line)
     table.add_row("versions", str(len(versions)))
     table.add_row("state", str(deployment.state))
     table.add_row("last log", last_log or "none")
     return data, table
+
+
+def _learned(named: Pattern, champion: Version, learned: Collection[int]) -> str:
+    """`up to span 7`, and what was learned beyond a span that still waits."""
+    beyond = sorted(span for span in learned if span > champion.watermark)
+    texts = [f"up to span {named.label([champion.watermark])}"] if champion.watermark >= 0 else []
+    return " and ".join([*texts, *([f"span {named.label(beyond)}"] if beyond else [])])
+
+
+def late_lines(late: Sequence[Late], named: Pattern) -> list[str]:
+    """Late spans for a person: the first of them, and how many more there are."""
+    more = len(late) - _LATE_TOLD
+    return [
+        *(span.describe(named) for span in late[:_LATE_TOLD]),
+        *([f"and {more} more (--json names them all)"] if more > 0 else []),
+    ]
 
 
 def version_data(version: Version, line: Sequence[int]) -> dict[str, Any]:
@@ -110,28 +133,29 @@ def history(deployment: Deployment) -> tuple[list[dict[str, Any]], Any]:
     line = _line(versions, registry.champion())
     if not versions:
         return [], "no version yet"
-    metric = next(iter(deployment.gates.metrics))
+    metric, named = next(iter(deployment.gate_metrics)), pattern.parse(deployment.data.pattern)
     table = _table(
         f"versions of {deployment.name}",
         *("ver", "spans", "from", "state", f"{metric}, new span", "worst past", "drift", "made"),
     )
     for version in versions:
-        table.add_row(*_history_row(version, _state(version, line), metric))
+        spans = named.label(version.spans)
+        table.add_row(*_history_row(version, spans, _state(version, line), metric))
     notes = [f"version {v.number}: {why}" for v in versions if v.number not in line and (why := _why_not(v))]
     return [version_data(v, line) for v in versions], Group(table, *map(Text, ["", *notes] if notes else []))
 
 
-def _history_row(version: Version, state: str, metric: str) -> list[str]:
+def _history_row(version: Version, spans: str, state: str, metric: str) -> list[str]:
     record, new = version.record, f"span={version.spans[-1]}"
     mine, base = (record["metrics"][model].get(new, {}).get(metric) for model in ("candidate", "champion"))
     worst = record["worst_past"].get(metric)
     return [
         str(version.number),
-        spans_text(version.spans),
+        spans,
         "-" if version.parent is None else str(version.parent),
         state,
-        ("" if base is None else f"{base:.3f} -> ") + ("?" if mine is None else f"{mine:.3f}"),
-        f"{worst['slice'].removeprefix('span=')}: {-worst['fall']:+.3f}" if worst else "-",
+        ("" if base is None else f"{_number(base)} -> ") + _number(mine),
+        _worst_past(worst),
         f"{sum(d['drifted'] for d in record['drift'])} of {len(record['drift'])}" if record["drift"] else "-",
         when(version.created)[:10],
     ]
@@ -153,7 +177,7 @@ def show(deployment: Deployment, number: int) -> tuple[dict[str, Any], Any]:
     data = {**version_data(version, line), "record": record}
     head = Table.grid(padding=(0, 2))
     head.add_row("version", f"{number} of {deployment.name}: {_state(version, line)}")
-    head.add_row("spans", spans_text(version.spans))
+    head.add_row("spans", pattern.parse(deployment.data.pattern).label(version.spans))
     head.add_row("parent", "none (cold start)" if version.parent is None else str(version.parent))
     head.add_row("made", when(version.created))
     head.add_row("promoted", ", ".join(map(when, version.promoted)) or "never")
@@ -184,8 +208,21 @@ def _full_record(version: Version) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3f}"
+def _number(value: float | None, sign: str = "") -> str:
+    """Of a metric that may have a unit.
+
+    >>> _number(0.94321), _number(0.01234, "+"), _number(1523.456), _number(None)
+    ('0.943', '+0.012', '1,523', '?')
+    """
+    if value is None:
+        return "?"
+    places = next((places for places, size in enumerate((1000, 100, 10)) if abs(value) >= size), 3)
+    return f"{value:{sign},.{places}f}"
+
+
+def _worst_past(worst: Mapping[str, Any] | None) -> str:
+    """The span that lost most, and what it lost (or gained)."""
+    return f"{worst['slice'].removeprefix('span=')}: {_number(-worst['fall'], '+')}" if worst else "-"
 
 
 def _checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
@@ -217,7 +254,7 @@ def decision_view(outcome: Outcome) -> Group:
     """What `check` found, for a person."""
     decision = outcome.decision
     rows = ", ".join(f"{name} {count}" for name, count in decision["rows"].items())
-    lines = [f"span {spans_text(outcome.spans)}: {decision['action']} ({rows})"]
+    lines = [f"span {outcome.label}: {decision['action']} ({rows})"]
     lines += [f"  {reason}" for reason in decision["reasons"]]
     return Group(*lines, _drift_table(decision["drift"])) if decision["drift"] else Group(*lines)
 
@@ -226,8 +263,10 @@ def outcomes_table(outcomes: Sequence[Outcome]) -> Group:
     """One row a run: what came in, what was decided, how it did, what is served; fits 80 columns."""
     metric = next((check["metric"] for o in outcomes if o.verdict for check in o.verdict["checks"]), "")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    dated = any(outcome.dates for outcome in outcomes)
     for column in ("span", "drift", "decision", "start", "champion", "new", "worst past", "served", "s"):
-        table.add_column(column, no_wrap=True, justify="right" if column == "s" else "left")
+        whole = column != "span" or not dated
+        table.add_column(column, no_wrap=whole, justify="right" if column == "s" else "left")
     notes = []
     for outcome in outcomes:
         row, note = _outcome_row(outcome, metric)
@@ -246,21 +285,22 @@ def _outcome_row(outcome: Outcome, metric: str) -> tuple[list[str], str]:
     """A row of the table, and what there is to say below it."""
     data = outcome.to_json()
     name = Path(data["files"][0]).name.split(".")[0] if len(data["files"]) == 1 else ""
-    span = spans_text(outcome.spans) + (f" {name}" if name and name != str(data["span"]) else "")
+    if outcome.dates or name == str(data["span"]):
+        name = ""
+    span = outcome.label + (f" {name}" if name else "")
     drifted = sum(d["drifted"] for d in data["drift"])
     drift = f"{drifted}/{len(data['drift'])}" if data["drift"] else "-"
     served = "none" if outcome.served is None else f"v{outcome.served}"
     seconds = f"{data['seconds']['total']:.0f}"
     if outcome.version is None:
         row = [span, drift, data["decision"], "-", "", "", "", served, seconds]
-        return row, f"span {spans_text(outcome.spans)}: {'; '.join(data['reasons'])}"
+        return row, f"span {outcome.label}: {'; '.join(data['reasons'])}"
 
     def on_new(metrics: Mapping[str, Any] | None) -> str:
         value = ((metrics or {}).get("new", {}).get(str(data["span"])) or {}).get(metric)
-        return "-" if value is None else f"{value:.3f}"
+        return "-" if value is None else _number(value)
 
-    worst = worst_past(data["checks"]).get(metric)
-    past = f"{worst['slice'].removeprefix('span=')}: {-worst['fall']:+.3f}" if worst else "-"
+    past = _worst_past(worst_past(data["checks"]).get(metric))
     start = f"warm v{outcome.parent}" if outcome.warm_start else "cold"
     decision = "train" if outcome.blessed else "rejected"
     row = [span, drift, decision, start, on_new(data["baseline_metrics"]), on_new(data["metrics"])]

@@ -17,6 +17,7 @@ from tfx.utils import path_utils
 from components.artifacts import folder_of
 from components.errors import RetrainError
 from components.evaluate import logic
+from components.label import Label
 from components.names import PREDICTIONS, SERVING_DEFAULT, SPAN
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -24,15 +25,16 @@ VERDICT_FILE = "verdict.json"
 _SMOKE_EXAMPLES = 64
 
 
-def eval_config(label: str, metrics: Iterable[str], slices: Sequence[Sequence[str]], baseline: bool) -> Any:
+def eval_config(label: Label, metrics: Iterable[str], slices: Sequence[Sequence[str]], baseline: bool) -> Any:
     """The stock Evaluator's configuration: both models, overall, by span, and by configured slice.
 
     It holds no thresholds: TFMA's say neither how a past span fared nor which number decided, so
-    the gate judges the metrics that TFMA computed.
+    the gate judges the metrics that TFMA computed. Examples count as `label.example_weight` says, in
+    all but their number: `gates.min_examples` is about how many there are.
 
     Args:
-        label: the label's feature.
-        metrics: names of `components.evaluate.logic.METRICS`.
+        label: what is predicted.
+        metrics: names of `components.evaluate.logic.METRICS`, of the label's task.
         slices: combinations of columns; every combination of their values is a slice.
         baseline: whether there is a champion to compare with.
     """
@@ -43,29 +45,35 @@ def eval_config(label: str, metrics: Iterable[str], slices: Sequence[Sequence[st
             name=name,
             model_type=tfma.TF_GENERIC,
             signature_name=SERVING_DEFAULT,
-            label_key=label,
+            label_key=label.name,
             prediction_key=PREDICTIONS,
+            example_weight_key=label.example_weight or "",
             is_baseline=is_baseline,
         )
 
-    wanted = {logic.EXAMPLE_COUNT: "ExampleCount", logic.MEAN_LABEL: "MeanLabel"}
-    wanted |= {name: logic.METRICS[name].tfma_class for name in metrics}
-    config = [
-        tfma.MetricConfig(class_name=class_name, config=json.dumps({"name": name}))
-        for name, class_name in wanted.items()
-    ]
+    def metric(name: str, path: str) -> Any:
+        module, _, class_name = path.rpartition(".")
+        return tfma.MetricConfig(class_name=class_name, module=module, config=json.dumps({"name": name}))
+
+    wanted = [metric(name, path) for name, path in logic.measured(label.task, metrics).items()]
     return tfma.EvalConfig(
         model_specs=[model(CANDIDATE, False)] + ([model(CHAMPION, True)] if baseline else []),
         slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[SPAN])]
         + [tfma.SlicingSpec(feature_keys=list(columns)) for columns in slices],
-        metrics_specs=[tfma.MetricsSpec(metrics=config)],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[metric(logic.EXAMPLE_COUNT, "ExampleCount")],
+                example_weights={"unweighted": True},
+            ),
+            tfma.MetricsSpec(metrics=wanted),
+        ],
     )
 
 
 def read_metrics(uri: str, model: str | None) -> dict[str, dict[str, float]]:
     """Slice -> metric -> value, of one model of a ModelEvaluation artifact; None: of its only one.
 
-    Where all labels are the same, what ranks examples is left out: TFMA gives 0 for its AUC.
+    Where all labels are the same, what compares them is left out: TFMA gives 0 for its AUC.
 
     Raises:
         RetrainError: there are none.
@@ -115,7 +123,7 @@ class Executor(base_executor.BaseExecutor):
             settings["past_spans"],
             settings["min_examples"],
         )
-        broken = self._smoke_test(input_dict)
+        broken = self._smoke_test(input_dict, settings["columns"])
         if broken:
             verdict = replace(verdict, blessed=False, reasons=[*broken, *verdict.reasons])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
@@ -126,13 +134,13 @@ class Executor(base_executor.BaseExecutor):
         # What TFX's own components look for.
         open(os.path.join(blessing.uri, "BLESSED" if verdict.blessed else "NOT_BLESSED"), "w").close()
 
-    def _smoke_test(self, input_dict: dict[str, list[types.Artifact]]) -> list[str]:
+    def _smoke_test(self, input_dict: dict[str, list[types.Artifact]], columns: Sequence[str]) -> list[str]:
         from components.evaluate import smoke
 
         saved_model = path_utils.serving_model_path(folder_of(input_dict["model"]))
         folder_of(input_dict["examples"])
         held_out = artifact_utils.get_split_uri(input_dict["examples"], "eval")
-        return smoke.problems(saved_model, smoke.read_some(held_out, _SMOKE_EXAMPLES))
+        return smoke.problems(saved_model, smoke.read_some(held_out, _SMOKE_EXAMPLES), columns)
 
 
 class GateSpec(ComponentSpec):
@@ -154,12 +162,13 @@ class Gate(base_component.BaseComponent):
 
     Args:
         evaluation: the stock Evaluator's output.
-        model: the candidate; it must answer through both of its signatures, too.
+        model: the candidate; it must answer through all of its signatures, too.
         examples: the new spans, whose held-out examples it is asked.
         gates: metric -> limits, as `components.evaluate.logic.judge` takes them.
         new_spans, past_spans: what was just learned, and what had been learned before.
         min_examples: slices with fewer held-out examples are not judged.
         baseline: whether the evaluation holds a champion's metrics.
+        columns: the raw columns that a request holds.
 
     Outputs:
     - `blessing`: with the custom property `blessed`, 1 or 0, and `verdict.json`.
@@ -176,19 +185,20 @@ class Gate(base_component.BaseComponent):
         evaluation: types.BaseChannel,
         model: types.BaseChannel,
         examples: types.BaseChannel,
-        gates: dict[str, dict[str, float | None]],
+        gates: dict[str, dict[str, Any]],
         new_spans: Sequence[int],
         past_spans: Sequence[int],
         min_examples: int,
         baseline: bool,
+        columns: Iterable[str],
     ) -> None:
         for metric, limits in gates.items():
             if metric not in logic.METRICS:
                 raise RetrainError(f"gates: got {metric!r}, expected one of {', '.join(logic.METRICS)}")
             for limit in limits:
-                if limit not in logic.LIMITS:
+                if limit not in logic.SETTINGS:
                     raise RetrainError(
-                        f"gates.{metric}: got {limit!r}, expected one of {', '.join(logic.LIMITS)}"
+                        f"gates.{metric}: got {limit!r}, expected one of {', '.join(logic.SETTINGS)}"
                     )
         settings = {
             "metrics": gates,
@@ -196,6 +206,7 @@ class Gate(base_component.BaseComponent):
             "past_spans": list(past_spans),
             "min_examples": min_examples,
             "baseline": baseline,
+            "columns": list(columns),
         }
         super().__init__(
             GateSpec(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 Metrics = Mapping[str, Mapping[str, float]]  # slice -> metric -> value
 OVERALL = "overall"
 EXAMPLE_COUNT = "example_count"
 
-MEAN_LABEL = "mean_label"
+LABEL_VARIANCE = "label_variance"
+_OURS = "components.evaluate.metrics."
 
 
 @dataclass(frozen=True)
@@ -19,31 +20,57 @@ class Metric:
     """A metric that a gate may ask for.
 
     Attributes:
-        tfma_class: its class in TFMA.
+        classes: task -> its class, TFMA's or Keras' by name, or ours with its module; only of the tasks
+            that have it.
         more_is_better: False for a loss.
-        ranks: it compares positives with negatives, so it needs both.
+        compares_labels: it needs labels that differ: an AUC both classes, R2 a variance.
     """
 
-    tfma_class: str
+    classes: Mapping[str, str]
     more_is_better: bool = True
-    ranks: bool = False
+    compares_labels: bool = False
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        return frozenset(self.classes)
 
 
-LIMITS = ("min_value", "max_drop", "max_past_drop", "max_slice_drop")
+SETTINGS = ("min_value", "max_drop", "max_past_drop", "max_slice_drop", "relative")
+"""Of a metric's gate; see `judge`."""
 METRICS: Mapping[str, Metric] = {
-    "auc": Metric("AUC", ranks=True),
-    "pr_auc": Metric("AUCPrecisionRecall", ranks=True),
-    "accuracy": Metric("BinaryAccuracy"),
-    "log_loss": Metric("BinaryCrossentropy", more_is_better=False),
+    "auc": Metric({"binary": "AUC"}, compares_labels=True),
+    "pr_auc": Metric({"binary": "AUCPrecisionRecall"}, compares_labels=True),
+    "accuracy": Metric({"binary": "BinaryAccuracy", "multiclass": f"{_OURS}MulticlassAccuracy"}),
+    "balanced_accuracy": Metric({"multiclass": f"{_OURS}MulticlassBalancedAccuracy"}),
+    "log_loss": Metric(
+        {"binary": "BinaryCrossentropy", "multiclass": f"{_OURS}MulticlassLogLoss"}, more_is_better=False
+    ),
+    "r2": Metric({"regression": f"{_OURS}RegressionR2"}, compares_labels=True),
+    "mae": Metric({"regression": f"{_OURS}RegressionMAE"}, more_is_better=False),
+    "rmse": Metric({"regression": f"{_OURS}RegressionRMSE"}, more_is_better=False),
 }
+
+
+def measured(task: str, metrics: Iterable[str]) -> dict[str, str]:
+    """Metric -> its class: those asked for, and what `only_defined` needs to know of the labels."""
+    classes = {name: METRICS[name].classes[task] for name in metrics}
+    if any(METRICS[name].compares_labels for name in classes):
+        classes[LABEL_VARIANCE] = f"{_OURS}LabelVariance"
+    return classes
 
 
 def only_defined(values: Mapping[str, float]) -> dict[str, float]:
     """The metrics of one slice without those that its labels leave undefined."""
-    one_class = values.get(MEAN_LABEL) in (0.0, 1.0)
     return {
-        name: v for name, v in values.items() if not (one_class and name in METRICS and METRICS[name].ranks)
+        name: value
+        for name, value in values.items()
+        if not (name in METRICS and METRICS[name].compares_labels and _labels_agree(values))
     }
+
+
+def _labels_agree(values: Mapping[str, float]) -> bool:
+    # A variance that is missing or NaN is no agreement: what was not measured shall fail.
+    return values.get(LABEL_VARIANCE) == 0.0
 
 
 Outcome = Literal["passed", "failed", "not judged"]
@@ -62,6 +89,7 @@ class Check:
         examples: how many the values were measured on.
         outcome: `not judged` only where there were too few examples to, or all had the same label. A past
             span always has held-out examples, so one that was not measured has failed.
+        relative: the limit is a share of the champion's value.
     """
 
     gate: str
@@ -72,21 +100,48 @@ class Check:
     limit: float
     examples: int
     outcome: Outcome
+    relative: bool = False
+
+    @property
+    def fall(self) -> float | None:
+        """How much worse the candidate is than the champion, in the metric's unit; negative: better."""
+        if not _known(self.candidate) or not _known(self.champion):
+            return None
+        return _fall(self.metric, self.candidate, self.champion)
 
     def describe(self) -> str:
-        """One line for a person, such as `auc on span=3 fell by 0.062 to 0.871 (max_past_drop 0.05)`."""
-        if self.candidate is None or not math.isfinite(self.candidate):
-            return f"{self.metric} on {self.slice} could not be measured ({self.gate} {self.limit:g})"
+        """One line for a person, such as `auc on span=3 went from 0.933 to 0.871 (max_past_drop 0.05)`."""
+        limit = f"{self.gate} {self.limit * 100:.4g} %" if self.relative else f"{self.gate} {self.limit:g}"
+        if not _known(self.candidate):
+            return f"{self.metric} on {self.slice} could not be measured ({limit})"
         if self.gate == "min_value":
-            return (
-                f"{self.metric} on {self.slice} is {self.candidate:.3f}, required {self.limit:g} (min_value)"
-            )
-        if self.champion is None or not math.isfinite(self.champion):
+            value, required = _shown(self.candidate, self.limit)
+            return f"{self.metric} on {self.slice} is {value}, required {required} (min_value)"
+        if not _known(self.champion):
             return f"{self.metric} of the champion on {self.slice} could not be measured ({self.gate})"
-        return (
-            f"{self.metric} on {self.slice} went from {self.champion:.3f} to {self.candidate:.3f} "
-            f"({self.gate} {self.limit:g})"
-        )
+        before, now = _shown(self.champion, self.candidate)
+        moved = f"{self.metric} on {self.slice} went from {before} to {now}"
+        if self.relative and self.champion:
+            share = _fall(self.metric, self.candidate, self.champion) / abs(self.champion)
+            moved += f", {abs(share) * 100:.4g} % {'worse' if share > 0 else 'better'}"
+        return f"{moved} ({limit})"
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _fall(metric: str, candidate: float, champion: float) -> float:
+    return champion - candidate if METRICS[metric].more_is_better else candidate - champion
+
+
+def _shown(*values: float) -> list[str]:
+    """Four significant digits, or as many as tell the values apart, and every digit before the point."""
+    for digits in range(4, 18):
+        texts = [f"{value:.{max(digits, len(str(int(abs(value)))))}g}" for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts
 
 
 @dataclass(frozen=True)
@@ -107,7 +162,7 @@ class Verdict:
         return {
             "blessed": self.blessed,
             "reasons": self.reasons,
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [asdict(check) | {"fall": check.fall} for check in self.checks],
         }
 
 
@@ -119,7 +174,7 @@ def span_slice(span: int) -> str:
 def judge(
     candidate: Metrics,
     champion: Metrics | None,
-    gates: Mapping[str, Mapping[str, float | None]],
+    gates: Mapping[str, Mapping[str, Any]],
     new_spans: Iterable[int],
     past_spans: Iterable[int],
     min_examples: int,
@@ -131,7 +186,8 @@ def judge(
             where only `min_value` can be asked for.
         gates: metric -> limits, each of which may be None: `min_value` (on each new span; for a
             loss the largest value), `max_drop` (on each new span), `max_past_drop` (on each past
-            span), `max_slice_drop` (on each configured slice). Drops are positive numbers.
+            span), `max_slice_drop` (on each configured slice). Drops are positive numbers, and where
+            `relative` is true, shares of the champion's value.
         new_spans, past_spans: the spans whose slices are expected.
         min_examples: a slice with fewer is not judged.
 
@@ -142,12 +198,14 @@ def judge(
     others = sorted(s for s in candidate if s != OVERALL and s not in new and s not in past)
     checks: list[Check] = []
     for metric, limits in gates.items():
-        judged = _Judge(candidate, champion, metric, min_examples, checks)
-        judged.minimum("min_value", limits.get("min_value"), new)
+        asked = {"min_value": new}
         if champion is not None:
-            judged.drop("max_drop", limits.get("max_drop"), [OVERALL, *new])
-            judged.drop("max_past_drop", limits.get("max_past_drop"), past)
-            judged.drop("max_slice_drop", limits.get("max_slice_drop"), others)
+            asked |= {"max_drop": [OVERALL, *new], "max_past_drop": past, "max_slice_drop": others}
+        for gate, names in asked.items():
+            if limits.get(gate) is not None:
+                relative = gate != "min_value" and bool(limits.get("relative"))
+                judged = _Gate(gate, metric, limits[gate], relative, min_examples)
+                checks += [judged.check(name, candidate, champion or {}) for name in names]
     failed = [c.describe() for c in checks if c.outcome == "failed"]
     passed = [c for c in checks if c.outcome == "passed"]
     if not failed and not passed:
@@ -164,41 +222,35 @@ def _nothing_judged(checks: Sequence[Check], min_examples: int) -> str:
     )
 
 
-class _Judge:
-    def __init__(
-        self,
-        candidate: Metrics,
-        champion: Metrics | None,
-        metric: str,
-        min_examples: int,
-        checks: list[Check],
-    ) -> None:
-        self.candidate, self.champion = candidate, champion or {}
-        self.metric, self.min_examples, self.checks = metric, min_examples, checks
-        self.sign = 1.0 if METRICS[metric].more_is_better else -1.0
+@dataclass(frozen=True)
+class _Gate:
+    """One limit of one metric."""
 
-    def minimum(self, gate: str, limit: float | None, slices: Iterable[str]) -> None:
-        if limit is not None:
-            for name in slices:
-                self._add(gate, limit, name, lambda mine, _: self.sign * (mine - limit) >= 0)
+    gate: str
+    metric: str
+    limit: float
+    relative: bool
+    min_examples: int
 
-    def drop(self, gate: str, limit: float | None, slices: Iterable[str]) -> None:
-        if limit is not None:
-            for name in slices:
-                self._add(gate, limit, name, lambda mine, base: self.sign * (base - mine) <= limit + 1e-9)
-
-    def _add(self, gate: str, limit: float, name: str, passes: Any) -> None:
-        examples = int(self.candidate.get(name, {}).get(EXAMPLE_COUNT, 0))
-        mine = self.candidate.get(name, {}).get(self.metric)
-        base = self.champion.get(name, {}).get(self.metric)
-        needed = [mine] if gate == "min_value" else [mine, base]
+    def check(self, name: str, candidate: Metrics, champion: Metrics) -> Check:
+        values = candidate.get(name, {})
+        mine, base = values.get(self.metric), champion.get(name, {}).get(self.metric)
+        examples = int(values.get(EXAMPLE_COUNT, 0))
+        agree = METRICS[self.metric].compares_labels and _labels_agree(values)
+        lost = self.gate == "max_past_drop" and name not in candidate
         outcome: Outcome
-        one_class = METRICS[self.metric].ranks and self.candidate.get(name, {}).get(MEAN_LABEL) in (0.0, 1.0)
-        lost = gate == "max_past_drop" and name not in self.candidate
-        if (examples < self.min_examples and not lost) or (one_class and gate != "min_value"):
+        if (examples < self.min_examples and not lost) or (agree and self.gate != "min_value"):
             outcome = "not judged"
-        elif any(value is None or not math.isfinite(value) for value in needed):
-            outcome = "failed"
         else:
-            outcome = "passed" if passes(mine, base) else "failed"
-        self.checks.append(Check(gate, self.metric, name, mine, base, limit, examples, outcome))
+            outcome = "passed" if self._passes(mine, base) else "failed"
+        return Check(self.gate, self.metric, name, mine, base, self.limit, examples, outcome, self.relative)
+
+    def _passes(self, mine: float | None, base: float | None) -> bool:
+        if not _known(mine):
+            return False
+        if self.gate == "min_value":
+            return _fall(self.metric, mine, self.limit) <= 0.0
+        if not _known(base):
+            return False
+        scale = abs(base) if self.relative else 1.0
+        return _fall(self.metric, mine, base) <= (self.limit + 1e-9) * scale

@@ -1,4 +1,4 @@
-"""The steps of ingest over Beam: files to blocks of rows, blocks to examples, examples to shards.
+"""The steps of ingest over Beam: files to parts, parts to examples, examples to shards.
 
 What is wrong with a file travels along as data: an exception would reach the caller as one of Beam's.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,27 +19,27 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindows
 
 from components.errors import RetrainError
-from components.ingest import rows
-from components.ingest.logic import Parsed, parse_block
-from components.ingest.recipe import Layout, Recipe, Source, match_header
+from components.ingest.format import Block, Format
+from components.ingest.logic import Parsed, to_examples
+from components.ingest.recipe import Recipe, Source, match_header
 from components.ingest.report import Shard, Summary
+from components.ingest.rows import BLOCK_BYTES
+from components.ingest.tables import open_format
+from components.ingest.values import check_type
 
-BLOCKS_PER_SHARD = 32  # 128 MiB of CSV: large enough to read well, small enough to read in parallel
+PARTS_PER_SHARD = 32  # 128 MiB of CSV: large enough to read well, small enough to read in parallel
 ROWS_ENCODED_AT_ONCE = 4096  # the encoder builds a message for each before it writes the first
 _GZIP_LEVEL = 1  # level 6 takes three times as long for files a quarter smaller
 
 
 @dataclass(frozen=True)
-class Block:
-    """Whole rows of one file; `text` is None where they are read again, from `offset`."""
+class Part:
+    """Rows of one file, not read yet."""
 
     source: Source
-    layout: Layout
-    offset: int
-    length: int
-    line: int  # the physical line that it begins on, from 0
-    first: bool
-    text: bytes | None
+    format: Format
+    block: Block
+    unknown: tuple[str, ...]  # the columns that the schema does not know; with a file's first part
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,14 @@ class Problem:
     message: str
 
 
-class CutIntoBlocks(beam.PTransform):
-    """`Source`s to `Block`s, or a `Problem` for a file that cannot be ingested.
+class CutIntoParts(beam.PTransform):
+    """`Source`s to `Part`s, or a `Problem` for a file that cannot be ingested.
 
-    Blocks are spread over the workers. Of a plain file only offsets travel; the text of a compressed one
-    must, as it cannot be read from the middle, and in-memory Beam then holds it whole.
+    Parts are spread over the workers. Of most files only offsets travel; the bytes of a gzipped one must, as
+    it cannot be read from the middle, and in-memory Beam then holds it whole.
     """
 
-    def __init__(self, recipe: Recipe, block_bytes: int = rows.BLOCK_BYTES):
+    def __init__(self, recipe: Recipe, block_bytes: int = BLOCK_BYTES):
         super().__init__()
         self.recipe, self.block_bytes = recipe, block_bytes
 
@@ -71,15 +73,15 @@ class CutIntoBlocks(beam.PTransform):
 
 
 class ParseAndWrite(beam.PTransform):
-    """`Block`s to gzipped TFRecord files of tf.Examples in `folder`; gives `Summary`s, shards in them."""
+    """`Part`s to gzipped TFRecord files of tf.Examples in `folder`; gives `Summary`s, shards in them."""
 
     def __init__(self, recipe: Recipe, folder: str):
         super().__init__()
         self.recipe, self.folder = recipe, folder
 
-    def expand(self, blocks: Any) -> Any:
+    def expand(self, parts: Any) -> Any:
         return (
-            blocks | "Parse" >> beam.FlatMap(_parse, self.recipe) | "Write" >> beam.ParDo(_Write(self.folder))
+            parts | "Parse" >> beam.FlatMap(_parse, self.recipe) | "Write" >> beam.ParDo(_Write(self.folder))
         )
 
 
@@ -100,41 +102,39 @@ class WriteSummary(beam.PTransform):
 
 def _cut(
     source: Source, recipe: Recipe, block_bytes: int
-) -> Iterator[tuple[tuple[int, int], Block | Problem]]:
-    """Blocks of a file by (order of the source, offset)."""
-    offset = -1
+) -> Iterator[tuple[tuple[int, int], Part | Problem]]:
+    """Parts of a file by (order of the source, place of the block)."""
+    place = -1
     try:
-        for block in _blocks(source, recipe, block_bytes):
-            offset = block.offset
-            yield (source.order, offset), block
+        for part in _parts(source, recipe, block_bytes):
+            place = part.block.place
+            yield (source.order, place), part
     except RetrainError as error:
-        yield (source.order, offset + 1), Problem(source, f"{source}: {error}")
+        yield (source.order, place + 1), Problem(source, f"{source}: {error}")
 
 
-def _blocks(source: Source, recipe: Recipe, block_bytes: int) -> Iterator[Block]:
-    layout = None
-    empty = True
+def _parts(source: Source, recipe: Recipe, block_bytes: int) -> Iterator[Part]:
+    unknown: tuple[str, ...] = ()
     first = True
     with _open(source.path) as raw:
-        stream, compressed = rows.decompressed(raw, source.path)
-        for offset, line, text in rows.blocks(stream, block_bytes):
-            empty = False
-            if layout is None:
-                rows.check_utf8(text, line)
-                header, length = rows.read_header(text)
-                if not header:
-                    continue
-                layout = match_header(header, recipe)
-                offset, line, text = offset + length, line + rows.count_lines(text[:length]), text[length:]
-            if text.strip(b"\r\n"):
-                yield Block(source, layout, offset, len(text), line, first, text if compressed else None)
-                first = False
+        found = open_format(raw, source.path)
+        if found.names is not None:
+            unknown = tuple(match_header(found.names, recipe))
+        _check_types(found, recipe)
+        for block in found.blocks(raw, block_bytes):
+            yield Part(source, found, block, unknown if first else ())
+            first = False
     if first:
-        seen = "is empty (0 bytes)" if empty else "has only blank lines"
         raise RetrainError(
-            f"the file {'has a header and no row' if layout else seen}; a file of a span has a header and "
-            "rows: mend it, or take it out of the span"
+            f"the file {found.no_rows}; a file of a span has rows: mend it, or take it out of the span"
         )
+
+
+def _check_types(found: Format, recipe: Recipe) -> None:
+    wanted = {column.name for column in recipe.columns}
+    for name, kind in zip(found.names or (), found.types, strict=False):  # a CSV file says no types
+        if name in wanted:
+            check_type(name, kind)
 
 
 def _open(path: str) -> Any:
@@ -147,29 +147,28 @@ def _open(path: str) -> Any:
         raise RetrainError(f"cannot be opened ({error.strerror}); required is a readable file") from None
 
 
-def _parse(
-    block: Block | Problem, recipe: Recipe
-) -> Iterator[tuple[tuple[int, int], Parsed | None, Summary]]:
-    """(order of the source, offset), what is in the block if it can be read, and its summary."""
-    if isinstance(block, Problem):
-        yield (block.source.order, 0), None, Summary(problems=[(block.source.order, block.message)])
+def _parse(part: Part | Problem, recipe: Recipe) -> Iterator[tuple[tuple[int, int], Parsed | None, Summary]]:
+    """(order of the source, number of a row), what is from there on if it can be read, and its summary."""
+    source = part.source
+    if isinstance(part, Problem):
+        yield (source.order, 0), None, Summary(problems=[(source.order, part.message)])
         return
-    key = (block.source.order, block.offset)
-    text = block.text
-    if text is None:
-        with _open(block.source.path) as file:
-            file.seek(block.offset)
-            text = file.read(block.length)
+    key = (source.order, part.block.first)
+    if part.unknown:
+        yield key, None, Summary(unknown=Counter(part.unknown))
+    names = [column.name for column in recipe.columns]
     try:
-        parsed = parse_block(recipe, block.source, block.layout, text, block.line)
+        with nullcontext() if part.block.data is not None else _open(source.path) as raw:
+            for rows in part.format.read(raw, part.block, names):
+                parsed = to_examples(recipe, source, rows)
+                yield key, parsed, Summary.of_rows(source, parsed, rows.names)
+                key = (source.order, key[1] + len(rows.numbers) + len(rows.faults))
     except RetrainError as error:
-        yield key, None, Summary(problems=[(block.source.order, f"{block.source}: {error}")])
-    else:
-        yield key, parsed, Summary.of_block(block.source, block.layout, parsed, block.first)
+        yield key, None, Summary(problems=[(source.order, f"{source}: {error}")])
 
 
 class _Write(beam.DoFn):
-    """Encodes and writes blocks, under names of its own: those of a bundle that failed, nobody hears of."""
+    """Encodes and writes rows, under names of its own: those of a bundle that failed, nobody hears of."""
 
     def __init__(self, folder: str):
         self.folder = folder
@@ -181,7 +180,7 @@ class _Write(beam.DoFn):
 
     def start_bundle(self) -> None:
         self.open: dict[str, _OpenShard] = {}
-        self.blocks = 0
+        self.parts = 0
 
     def process(self, element: tuple[tuple[int, int], Parsed | None, Summary]) -> Iterator[Summary]:
         key, parsed, summary = element
@@ -194,8 +193,8 @@ class _Write(beam.DoFn):
                     self.open[split] = _OpenShard(self.folder, split, key)
                 for begin in range(0, batch.num_rows, ROWS_ENCODED_AT_ONCE):
                     self.open[split].write(self.encoder.encode(batch.slice(begin, ROWS_ENCODED_AT_ONCE)))
-        self.blocks += 1
-        if self.blocks % BLOCKS_PER_SHARD == 0:
+        self.parts += 1
+        if self.parts % PARTS_PER_SHARD == 0:
             yield self._close()
 
     def finish_bundle(self) -> Iterator[Any]:

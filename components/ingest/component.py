@@ -18,8 +18,8 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components.artifacts import Quarantine
 from components.errors import RetrainError
 from components.ingest import recipe, report
-from components.ingest.beam import CutIntoBlocks, ParseAndWrite, WriteSummary, record_writer
-from components.ingest.logic import SPLITS
+from components.ingest.beam import CutIntoParts, ParseAndWrite, WriteSummary, record_writer
+from components.ingest.split import SPLITS
 
 ROWS_FILE = "rows.jsonl"
 REPORT_FILE = "report.json"
@@ -54,11 +54,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _ = (
                 pipeline
                 | "Sources" >> beam.Create(sources, reshuffle=False)
-                | "CutIntoBlocks" >> CutIntoBlocks(rules)
+                | "CutIntoParts" >> CutIntoParts(rules)
                 | "ParseAndWrite" >> ParseAndWrite(rules, parts)
                 | "WriteSummary" >> WriteSummary(summary_path)
             )
         summary = report.Summary.from_json(_read(summary_path))
+        report.match_names(summary, sources, rules)
         report.check_files(summary)
         written = _write_quarantine(summary, quarantine.uri, exec_properties.get("quarantine_dir"))
         report.check_quarantine(summary, exec_properties["max_quarantine_share"], written)
@@ -85,17 +86,21 @@ class IngestSpec(ComponentSpec):
 
 
 class Ingest(base_beam_component.BaseBeamComponent):
-    """Reads the CSV files of spans, plain or gzipped, into examples with the splits train and eval.
+    """Reads the files of spans, of whatever formats, into examples with the splits train and eval.
+
+    A file is CSV or TFRecord of tf.Examples, plain or gzipped, or Parquet, by its first bytes. The schema
+    says what a column's values become (`values.py`), and lists are features of several values. All formats go
+    one way: blocks of a file (`format.py`), rows of a block, examples of rows (`logic.py`).
 
     TFX's own CsvExampleGen does not do. It handles every row as Python objects: 4,000 rows a second on one
     core, and 1.5 s a job before the first, where this, in whole Arrow columns, does 83,000 and needs 0.4 s
     (measured side by side, 18 columns, in-memory Beam). A row of another length stops it, and one cell that
     is no number turns the whole column into text for that run; here the row is set aside and counted. And
-    it takes one span, and its examples do not say which.
+    it takes one span of one format, and its examples do not say which.
 
     Every example has the schema's columns, the label, and the bookkeeping features of `components.names`. An
-    empty cell is a feature without a value. Rows keep the files' order within a split; a trainer
-    shuffles.
+    empty cell, a null, an empty list and an empty text are a feature without a value. Rows keep the files'
+    order within a split; a trainer shuffles.
 
     Outputs:
     - `examples`: gzipped TFRecords of tf.Examples, with the custom properties `rows_train` and `rows_eval`.
@@ -117,9 +122,10 @@ class Ingest(base_beam_component.BaseBeamComponent):
     ):
         """
         Args:
-            schema: channel of a Schema with a feature for every CSV column.
+            schema: channel of a Schema with a feature for every column that is read.
             spans: JSON, `[{"span": 3, "files": ["data/3/a.csv", ...]}, ...]`.
             label: JSON, `{"name": "late", "expression": "delay > 15"}`; without an expression a column.
+                Further keys are for other rooms.
             eval_share: 0..1, the share of rows in eval, drawn by a hash of the row's content.
             max_quarantine_share: 0..1, of the rows read in a span; more rejected rows stop the run.
             fingerprint: of the files' content; only there so that TFX's cache sees a changed file.

@@ -1,36 +1,37 @@
-"""One block of CSV text to examples' columns: values, label, split, ids, and the rows that are rejected."""
+"""Rows of any format to examples' columns: values, label, split, ids, and the rows that are rejected."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import farmhash
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.ingest import expression, rows
-from components.ingest.cells import parse_column, read_cells
-from components.ingest.recipe import Column, Layout, Recipe, Source
+from components import expression
+from components.ingest.format import Reason, Rows
+from components.ingest.recipe import Recipe, Source
+from components.ingest.split import EVAL, TRAIN, is_eval, mix
+from components.ingest.values import ARTICLES, as_lists, only_values, read_values, why_bad
 from components.names import EXAMPLE_ID, SPAN
-
-TRAIN, EVAL = SPLITS = ("train", "eval")
-SPLIT_BUCKETS = 10_000
 
 QUARANTINE_TEXT_BYTES = 2048
 QUARANTINE_ROWS_PER_REASON = 100  # stored, in a span; all are counted
-_CELL_CHARACTERS = 60  # of a cell that a reason quotes
 
-_ARTICLES = {"INT": "an INT", "FLOAT": "a FLOAT"}
 _ARROW = {"INT": pa.int64(), "FLOAT": pa.float32(), "BYTES": pa.large_binary()}
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that is kept out of the examples; `line` is its first physical line in the file, from 1."""
+    """A row that is kept out of the examples.
+
+    Attributes:
+        line: from 1, its first physical line in a CSV file, and its number in any other.
+        text: the row as it stands in a CSV file, and else as JSON; cut off at `QUARANTINE_TEXT_BYTES`.
+    """
 
     span: int
     file: str
@@ -41,7 +42,7 @@ class Rejected:
 
 @dataclass
 class Parsed:
-    """What came out of one block.
+    """What came out of some rows.
 
     Attributes:
         batches: by split, the rows that are good: a list column for every feature of the examples.
@@ -54,149 +55,139 @@ class Parsed:
     rejected: dict[str, list[Rejected]] = field(default_factory=dict)
 
 
-def parse_block(recipe: Recipe, source: Source, layout: Layout, text: bytes, first_line: int) -> Parsed:
-    """Turns whole rows of CSV text into examples' columns, and sorts out the rows that cannot be.
+def to_examples(recipe: Recipe, source: Source, rows: Rows) -> Parsed:
+    """Turns rows into examples' columns, and sorts out those that cannot be.
 
     Args:
-        text: rows without the header.
-        first_line: the physical line in the file that `text` begins on, from 0.
-
-    Raises:
-        RetrainError: the text is not UTF-8; the message does not name the file.
+        rows: with the recipe's columns, in its order.
     """
-    rows.check_utf8(text, first_line)
-    texts, ragged = read_cells(text, layout.width, layout.positions)
-    cells = pa.RecordBatch.from_arrays(texts, [column.name for column in recipe.columns])
-    count = cells.num_rows + len(ragged)
-    place = np.delete(np.arange(count), list(ragged))  # of every row in `cells`, among all rows
-    values, faults = _parse_cells(recipe, cells)
-    good = np.ones(cells.num_rows, dtype=bool)
+    values, faults = _read(recipe, rows.batch)
+    good = np.ones(rows.batch.num_rows, dtype=bool)
     good[list(faults)] = False
-    lines = rows.row_lines(text, count)
-    batches = _batches(recipe, source, cells, values, first_line + lines[place], good)
-    parsed = Parsed(batches)
-    reasons = {row: _ragged_reason(width, layout) for row, width in ragged.items()}
-    reasons |= {int(place[row]): reason for row, reason in faults.items()}
+    parsed = Parsed(_batches(recipe, source, values, rows.numbers, good))
+    reasons = rows.faults | {int(rows.numbers[row]): reason for row, reason in faults.items()}
     if reasons:
-        _reject(parsed, reasons, source, text, first_line)
+        _reject(parsed, reasons, source, rows)
     return parsed
 
 
-def is_eval(cells: pa.RecordBatch, eval_share: float) -> np.ndarray:
-    """Which rows belong to the eval split, bool of shape [rows].
+def example_ids(span: int, name: str, numbers: np.ndarray) -> np.ndarray:
+    """Ids of the rows of these numbers, from 0, in a file: int64 of shape [rows], in 0 .. 2^63 - 1.
 
-    A row's split is a hash of its cells' text alone: the same row has the same split in every file, span and
-    run, so no row is ever trained on and evaluated on.
-    """
-    content = pc.binary_join_element_wise(
-        *cells.columns, "\x1f", null_handling="replace", null_replacement=""
-    )
-    texts = content.to_numpy(zero_copy_only=False)  # several times faster than to_pylist
-    hashes = np.fromiter(map(farmhash.fingerprint64, texts), dtype=np.uint64, count=len(texts))
-    return hashes % SPLIT_BUCKETS < round(eval_share * SPLIT_BUCKETS)
-
-
-def example_ids(span: int, name: str, lines: np.ndarray) -> np.ndarray:
-    """Ids of the rows on these physical lines of a file, int64 of shape [rows], in 0 .. 2^63 - 1.
-
-    A 64-bit hash of the span and the file's name, and SplitMix64's finaliser over it and the line
-    (Steele, Lea and Flood 2014), a bijection: within a file only the dropped bit can make two ids alike.
+    A 64-bit hash of the span and the file's name, and a bijection over it and the number: within a file only
+    the dropped bit can make two ids alike.
     """
     seed = hashlib.blake2b(f"{span}\x1f{name}".encode(), digest_size=8).digest()
     with np.errstate(over="ignore"):
-        mixed = np.uint64(int.from_bytes(seed)) + lines.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+        mixed = np.uint64(int.from_bytes(seed)) + numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (mix(mixed) >> np.uint64(1)).astype(np.int64)
 
 
 _parse = functools.lru_cache(expression.parse)
 
 
-def _parse_cells(
-    recipe: Recipe, cells: pa.RecordBatch
-) -> tuple[dict[str, pa.Array], dict[int, tuple[str, str]]]:
+def _read(recipe: Recipe, batch: pa.RecordBatch) -> tuple[dict[str, pa.Array], dict[int, Reason]]:
     """Values by feature, label included; and of the rows that have a fault, the first one's reasons."""
     values: dict[str, pa.Array] = {}
-    faults: dict[int, tuple[str, str]] = {}
-    for column, texts in zip(recipe.columns, cells.columns, strict=True):
-        values[column.name], bad = parse_column(texts, column.kind)
-        for row in _indices(bad):
-            faults.setdefault(row, _cell_reason(column, texts[row].as_py()))
+    faults: dict[int, Reason] = {}
+    for column, cells in zip(recipe.columns, batch.columns, strict=True):
+        name = column.name
+        values[name], bad = read_values(cells, column.kind)
+        general = f"{name}: not {ARTICLES[column.kind]}"
+        for row in _places(bad):
+            faults.setdefault(row, (f"{name}: {why_bad(cells, row, column.kind)}", general))
+        if name in recipe.single:
+            values[name], several = only_values(values[name])
+            for row in _places(several):
+                faults.setdefault(row, _several_reason(recipe, name))
     if recipe.label_expression:
-        label = _parse(recipe.label_expression).evaluate(values)
-        values[recipe.label] = label
-    for row in _indices(values[recipe.label].is_null()):
+        values[recipe.label] = _parse(recipe.label_expression).evaluate(values)
+    for row in _places(values[recipe.label].is_null()):
         if row not in faults:
             faults[row] = _label_reason(recipe, values, row)
+    for name, unfit, wanted in _rules(recipe, values):
+        for row in _places(unfit):
+            reason = f"{name}: {values[name][row].as_py()!r} is not {wanted}", f"{name}: not {wanted}"
+            faults.setdefault(row, reason)
     return values, faults
 
 
-def _indices(mask: pa.BooleanArray | None) -> list[int]:
+def _rules(recipe: Recipe, values: Mapping[str, pa.Array]) -> Iterator[tuple[str, pa.BooleanArray, str]]:
+    """What label and weight must be: column, where it is not, and what it must be."""
+    label = values[recipe.label]
+    if recipe.task == "binary":
+        yield recipe.label, pc.invert(pc.is_in(label, pa.array([0, 1], label.type))), "0 or 1"
+    if recipe.log:
+        yield (
+            recipe.label,
+            pc.fill_null(pc.less_equal(label, -1), False),
+            "more than -1, as label.log wants it",
+        )
+    if recipe.weight:
+        weight = values[recipe.weight]
+        yield recipe.weight, pc.fill_null(pc.less(weight, 0), True), "a weight of 0 or more"
+
+
+def _places(mask: pa.BooleanArray | None) -> list[int]:
     return [] if mask is None else np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist()
 
 
-def _cell_reason(column: Column, cell: str) -> tuple[str, str]:
-    kind = _ARTICLES[column.kind]
-    return f"{column.name}: {cell[:_CELL_CHARACTERS]!r} is not {kind}", f"{column.name}: not {kind}"
+def _several_reason(recipe: Recipe, name: str) -> Reason:
+    what = f"the label {recipe.label!r} is computed from" if recipe.label_expression else "a label is"
+    if name == recipe.weight:
+        what = "a weight is"
+    reason = f"{name}: several values, and {what} one"
+    return reason, reason
 
 
-def _ragged_reason(width: int, layout: Layout) -> tuple[str, str]:
-    return f"{width} cells, and the header has {layout.width}", "wrong number of cells"
-
-
-def _label_reason(recipe: Recipe, values: Mapping[str, pa.Array], row: int) -> tuple[str, str]:
+def _label_reason(recipe: Recipe, values: Mapping[str, pa.Array], row: int) -> Reason:
     if not recipe.label_expression:
         return f"{recipe.label}: the label is missing", f"{recipe.label}: the label is missing"
-    used = _parse(recipe.label_expression).columns
-    missing = [name for name in used if not values[name][row].is_valid]
+    missing = [name for name in _parse(recipe.label_expression).columns if not values[name][row].is_valid]
     why = f"{', '.join(missing)} missing" if missing else "a division by zero, or a result beyond a FLOAT"
     general = f"{recipe.label}: the label cannot be computed"
     return f"{general} ({why})", general
 
 
-def _reject(
-    parsed: Parsed, reasons: Mapping[int, tuple[str, str]], source: Source, text: bytes, first_line: int
-) -> None:
+def _reject(parsed: Parsed, reasons: Mapping[int, Reason], source: Source, rows: Rows) -> None:
     """Counts every rejected row, and keeps the first ones of every reason."""
-    spans = rows.row_spans(text)
-    for row in sorted(reasons):
-        reason, general = reasons[row]
-        parsed.by_reason[general] = parsed.by_reason.get(general, 0) + 1
-        kept = parsed.rejected.setdefault(general, [])
-        if len(kept) < QUARANTINE_ROWS_PER_REASON:
-            begin, end, line = spans[row]
-            raw = text[begin : min(end, begin + QUARANTINE_TEXT_BYTES)].decode("utf-8", errors="ignore")
-            kept.append(Rejected(source.span, source.name, first_line + line + 1, reason, raw))
+    kept: list[int] = []
+    for number in sorted(reasons):
+        _, general = reasons[number]
+        count = parsed.by_reason[general] = parsed.by_reason.get(general, 0) + 1
+        if count <= QUARANTINE_ROWS_PER_REASON:
+            kept.append(number)
+    for number, text in zip(kept, rows.texts(kept), strict=True):
+        reason, general = reasons[number]
+        cut = text.encode()[:QUARANTINE_TEXT_BYTES].decode("utf-8", errors="ignore")
+        rejected = Rejected(source.span, source.name, number + 1, reason, cut)
+        parsed.rejected.setdefault(general, []).append(rejected)
 
 
 def _batches(
-    recipe: Recipe,
-    source: Source,
-    cells: pa.RecordBatch,
-    values: Mapping[str, pa.Array],
-    lines: np.ndarray,
-    good: np.ndarray,
+    recipe: Recipe, source: Source, values: Mapping[str, pa.Array], numbers: np.ndarray, good: np.ndarray
 ) -> dict[str, pa.RecordBatch]:
     """The good rows by split, as the columns of tf.Examples."""
-    columns = {
-        column.name: values[column.name].cast(_ARROW[column.kind], safe=False) for column in recipe.columns
-    }
-    columns[recipe.label] = values[recipe.label].cast(_ARROW[recipe.label_kind], safe=False)
-    columns[SPAN] = pa.array(np.full(len(lines), source.span, dtype=np.int64))
-    columns[EXAMPLE_ID] = pa.array(example_ids(source.span, source.name, lines))
-    flat = pa.RecordBatch.from_pydict(columns)
-    in_eval = is_eval(cells, recipe.eval_share)
+    columns = {column.name: _cast(values[column.name], _ARROW[column.kind]) for column in recipe.columns}
+    columns[recipe.label] = _cast(values[recipe.label], _ARROW[recipe.label_kind])
+    columns[SPAN] = pa.array(np.full(len(numbers), source.span, dtype=np.int64))
+    columns[EXAMPLE_ID] = pa.array(example_ids(source.span, source.name, numbers))
+    batch = pa.RecordBatch.from_pydict(columns)
+    in_eval = is_eval((values[column.name] for column in recipe.columns), len(numbers), recipe.eval_share)
     masks = {TRAIN: good & ~in_eval, EVAL: good & in_eval}
-    return {split: _as_lists(flat.filter(pa.array(mask))) for split, mask in masks.items()}
+    return {split: _as_features(batch.filter(pa.array(mask))) for split, mask in masks.items()}
 
 
-def _as_lists(flat: pa.RecordBatch) -> pa.RecordBatch:
-    """A list of one value in every cell, null where it is missing, as tfx_bsl encodes."""
-    arrays = []
-    for column in flat.columns:
-        offsets = np.zeros(len(column) + 1, dtype=np.int32)
-        np.cumsum(column.is_valid().to_numpy(zero_copy_only=False), out=offsets[1:])
-        mask = column.is_null() if column.null_count else None
-        arrays.append(pa.ListArray.from_arrays(pa.array(offsets), column.drop_null(), mask=mask))
-    return pa.RecordBatch.from_arrays(arrays, flat.schema.names)
+def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    return values.cast(pa.list_(kind) if pa.types.is_list(values.type) else kind, safe=False)
+
+
+def _as_features(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A list in every cell, null where it is missing, as tfx_bsl encodes."""
+    arrays = [
+        column
+        if pa.types.is_list(column.type)
+        else as_lists(column, column.is_valid().to_numpy(zero_copy_only=False))
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, batch.schema.names)

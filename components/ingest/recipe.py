@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from components import expression
 from components.errors import RetrainError
-from components.ingest import expression
 from components.ingest.cells import Kind
 from components.ingest.fingerprint import relative_names
 from components.names import BOOKKEEPING
 
+NAMES_TOLD = 20  # of a list of columns
 TRAINING = "TRAINING"  # the schema environment of the data that is ingested
 
 _KINDS: dict[int, Kind] = {schema_pb2.INT: "INT", schema_pb2.FLOAT: "FLOAT", schema_pb2.BYTES: "BYTES"}
@@ -45,10 +49,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Column:
-    """A CSV column that the schema knows."""
+    """A column that the schema knows.
+
+    Attributes:
+        name: in the file and in the schema.
+        kind: what its values become.
+        required: whether the schema wants it in some row (`presence`), so that a file without a header, where
+            every row says its own columns, must have it too.
+    """
 
     name: str
     kind: Kind
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,12 +68,15 @@ class Recipe:
     """Everything that decides what becomes of a row.
 
     Attributes:
-        columns: the CSV columns that are read, in the schema's order.
-        ignored: CSV columns that the schema knows and training does not use.
+        columns: the files' columns that are read, in the schema's order.
+        ignored: columns that the schema knows and training does not use.
         label: the label feature's name.
         label_kind: its type.
         label_expression: what computes it, or None where it is one of the columns.
         eval_share: 0..1, the share of rows in the eval split.
+        task: `binary`, `multiclass` or `regression`, which says what a label may be; empty: anything.
+        log: of a regression, whether the label's logarithm is learned.
+        weight: the column that says how much a row counts, or None.
     """
 
     columns: tuple[Column, ...]
@@ -70,21 +85,18 @@ class Recipe:
     label_kind: Kind
     label_expression: str | None
     eval_share: float
+    task: str = ""
+    log: bool = False
+    weight: str | None = None
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a file has the recipe's columns.
-
-    Attributes:
-        width: how many cells a row has.
-        positions: the cell of every column of the recipe, from 0.
-        unknown: the file's columns that the schema does not know.
-    """
-
-    width: int
-    positions: tuple[int, ...]
-    unknown: tuple[str, ...]
+    @functools.cached_property
+    def single(self) -> tuple[str, ...]:
+        """The columns that must have one value a row: the label's, or those that it is computed from, and
+        the weight's."""
+        weight = (self.weight,) if self.weight else ()
+        if self.label_expression is None:
+            return (self.label, *weight)
+        return (*expression.parse(self.label_expression).columns, *weight)
 
 
 def read_spans(text: str) -> list[Source]:
@@ -122,19 +134,21 @@ def read_spans(text: str) -> list[Source]:
 def make_recipe(schema: schema_pb2.Schema, label: str, eval_share: float) -> Recipe:
     """Decides columns and label.
 
-    Every feature of the schema is a CSV column by its name, except the bookkeeping ones and a computed label.
-    Read are those that are expected in the environment TRAINING and in an active lifecycle stage.
+    Every feature of the schema is a column of the files by its name, except the bookkeeping ones and a
+    computed label. Read are those that are expected in the environment TRAINING and in an active lifecycle
+    stage.
 
     Args:
         schema: of the examples.
-        label: JSON of `{"name": str, "expression": str or null}`.
+        label: JSON of a `components.label.Label`, of which all but `name` may be left out.
         eval_share: 0..1.
 
     Raises:
-        RetrainError: a column has no type that a cell can have, the label is no column and has no expression,
-            or the expression does not fit the columns.
+        RetrainError: a column has no type that a value can have, the label is no column and has no
+            expression, or the expression does not fit the columns.
     """
-    name, text = read_label(label)
+    given = read_label(label)
+    name, text = given["name"], given.get("expression") or None
     if not 0 <= eval_share <= 1:
         raise RetrainError(f"eval_share: got {eval_share}, required is a share from 0 to 1")
     columns, ignored = [], set()
@@ -148,43 +162,79 @@ def make_recipe(schema: schema_pb2.Schema, label: str, eval_share: float) -> Rec
         if feature.type not in _KINDS:
             raise RetrainError(
                 f"schema: feature {feature.name!r} has the type {schema_pb2.FeatureType.Name(feature.type)}; "
-                "a CSV column is INT, FLOAT or BYTES"
+                "a column is INT, FLOAT or BYTES"
             )
         if feature.name == name and text:
             declared = _KINDS[feature.type]
         else:
-            columns.append(Column(feature.name, _KINDS[feature.type]))
-    kind = _label_kind(name, text, declared, {column.name: column.kind for column in columns})
-    return Recipe(tuple(columns), frozenset(ignored), name, kind, text, eval_share)
+            wanted = feature.presence.min_fraction > 0 or feature.presence.min_count > 0
+            columns.append(Column(feature.name, _KINDS[feature.type], wanted or feature.name == name))
+    kinds = {column.name: column.kind for column in columns}
+    kind = _label_kind(name, text, declared, kinds)
+    weight = given.get("example_weight")
+    if weight and kinds.get(weight) not in ("INT", "FLOAT"):
+        raise RetrainError(
+            f"label: the weight {weight!r} is no column of numbers{expression.closest(weight, kinds)}"
+        )
+    return Recipe(
+        tuple(columns),
+        frozenset(ignored),
+        name,
+        kind,
+        text,
+        eval_share,
+        given.get("task", ""),
+        given.get("log", False),
+        weight,
+    )
 
 
-def match_header(header: list[str], recipe: Recipe) -> Layout:
-    """Finds the recipe's columns in a file's header, in whatever order.
+def match_header(header: Sequence[str], recipe: Recipe) -> list[str]:
+    """Holds the columns of a file against the recipe's; whatever their order.
+
+    Returns:
+        The columns that the schema does not know.
 
     Raises:
         RetrainError: columns are missing or come twice; the message does not name the file.
     """
     wanted = [column.name for column in recipe.columns]
-    unknown = [name for name in header if name not in wanted and name not in recipe.ignored]
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        named = ", ".join(f"{name!r}{expression.closest(name, unknown)}" for name in missing)
-        hint = ""
-        if len(header) == 1 and (other := next((c for c in ";\t|" if c in header[0]), None)):
-            hint = f" The cells seem to be separated by {other!r}; required is a comma."
-        raise RetrainError(
-            f"{len(missing)} of the {len(wanted)} columns that the schema requires are missing: "
-            f"{named}. The header has {_listed(header)}; unknown to the schema: {_listed(unknown)}.{hint} "
-            "Mend the header, or mark the feature in the schema as DEPRECATED"
-        )
-    twice = [name for name in wanted if header.count(name) > 1]
-    if twice:
+    unknown = _match(header, wanted, recipe, "The header has")
+    counts = Counter(header)
+    if twice := [name for name in wanted if counts[name] > 1]:
         raise RetrainError(f"the header has {_listed(twice)} more than once; name every column once")
-    return Layout(len(header), tuple(header.index(name) for name in wanted), tuple(unknown))
+    return unknown
 
 
-def read_label(text: str) -> tuple[str, str | None]:
-    """Name and expression, or None, from the JSON of a label.
+def match_records(names: Iterable[str], recipe: Recipe) -> list[str]:
+    """As `match_header`, of a file without a header: `names` are those of all its rows. A column may be
+    missing that the schema wants in no row."""
+    wanted = [column.name for column in recipe.columns if column.required]
+    return _match(sorted(names), wanted, recipe, "Its records have")
+
+
+def _match(names: Sequence[str], wanted: list[str], recipe: Recipe, has: str) -> list[str]:
+    there = set(names)
+    known = recipe.ignored.union(column.name for column in recipe.columns)
+    unknown = [name for name in names if name not in known]
+    missing = [name for name in wanted if name not in there]
+    if not missing:
+        return unknown
+    told = [f"{name!r}{expression.closest(name, unknown)}" for name in missing[:NAMES_TOLD]]
+    if len(missing) > NAMES_TOLD:
+        told.append(f"and {len(missing) - NAMES_TOLD} more")
+    hint = ""
+    if len(names) == 1 and (other := next((c for c in ";\t|" if c in names[0]), None)):
+        hint = f" The cells seem to be separated by {other!r}; required is a comma."
+    raise RetrainError(
+        f"{len(missing)} of the {len(wanted)} columns that the schema requires are missing: "
+        f"{', '.join(told)}. {has} {_listed(names)}; unknown to the schema: {_listed(unknown)}.{hint} "
+        "Mend the file, or mark the feature in the schema as DEPRECATED"
+    )
+
+
+def read_label(text: str) -> dict[str, Any]:
+    """A label from its JSON.
 
     Raises:
         RetrainError: it is no such JSON, or the name or the expression is not allowed.
@@ -201,7 +251,7 @@ def read_label(text: str) -> tuple[str, str | None]:
         raise RetrainError(f"label: {name!r} is a name that every example already has; take another")
     if formula:
         expression.parse(formula)
-    return name, formula or None
+    return dict(given)
 
 
 def _is_expected(feature: schema_pb2.Feature, schema: schema_pb2.Schema) -> bool:
@@ -229,7 +279,7 @@ def _label_kind(name: str, text: str | None, declared: Kind | None, columns: Map
     if name in expression.parse(text).columns:
         raise RetrainError(
             f"label: the expression {text!r} uses the label's own name {name!r}, which is "
-            "then no CSV column; give the label another name"
+            "then no column of the files; give the label another name"
         )
     empty = {column: pa.array([], _parsed_type(kind)) for column, kind in columns.items()}
     computed: Kind = "INT" if expression.parse(text).evaluate(empty).type == pa.int64() else "FLOAT"
@@ -246,5 +296,12 @@ def _parsed_type(kind: Kind) -> pa.DataType:
     return {"INT": pa.int64(), "FLOAT": pa.float64(), "BYTES": pa.string()}[kind]
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"
+def _listed(names: Sequence[str]) -> str:
+    """Names as a message shows them; those that cannot be seen are counted."""
+    seen = [name for name in names if name.strip(expression.INVISIBLE)]
+    told = [repr(name) for name in seen[:NAMES_TOLD]]
+    if len(seen) > NAMES_TOLD:
+        told.append(f"and {len(seen) - NAMES_TOLD} more")
+    if blank := len(names) - len(seen):
+        told.append(f"{blank} without a name")
+    return ", ".join(told) or "none"

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from components.errors import RetrainError
-from components.ingest.logic import QUARANTINE_ROWS_PER_REASON, SPLITS, Parsed, Rejected
-from components.ingest.recipe import Layout, Source
+from components.ingest.logic import QUARANTINE_ROWS_PER_REASON, Parsed, Rejected
+from components.ingest.recipe import Recipe, Source, match_records
+from components.ingest.split import SPLITS
 
 PROBLEMS_TOLD = 5
 REASONS_TOLD = 3
@@ -50,7 +51,7 @@ class SpanCount:
 
 @dataclass(frozen=True, order=True)
 class Shard:
-    """A file of examples. `first` is (order of the source, offset) of its first block."""
+    """A file of examples. `first` is (order of the source, number) of the row that it was begun with."""
 
     first: tuple[int, int]
     split: str
@@ -66,19 +67,21 @@ class Summary:
         unknown: columns that the schema does not know, and in how many files.
         problems: (order of the source, message) of every file that cannot be ingested.
         shards: the files written.
+        names: by order of the source, the columns that its rows have, of a file without a header.
     """
 
     spans: dict[int, SpanCount] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
     shards: list[Shard] = field(default_factory=list)
+    names: dict[int, set[str]] = field(default_factory=dict)
 
     @classmethod
-    def of_block(cls, source: Source, layout: Layout, parsed: Parsed, first: bool) -> Summary:
-        """One block's; the file's unknown columns count with its first block."""
+    def of_rows(cls, source: Source, parsed: Parsed, names: Iterable[str] | None) -> Summary:
+        """That of some rows; `names` are their columns if the file has no header."""
         kept = Counter({split: batch.num_rows for split, batch in parsed.batches.items()})
         span = SpanCount(kept, Counter(parsed.by_reason), parsed.rejected)
-        return cls({source.span: span}, Counter(layout.unknown if first else ()))
+        return cls({source.span: span}, names={} if names is None else {source.order: set(names)})
 
     def add(self, other: Summary) -> Summary:
         """Takes in another summary, and returns itself."""
@@ -87,10 +90,14 @@ class Summary:
         self.unknown.update(other.unknown)
         self.problems = sorted(self.problems + other.problems)
         self.shards = sorted(self.shards + other.shards)
+        for order, names in other.names.items():
+            self.names.setdefault(order, set()).update(names)
         return self
 
     def to_json(self) -> str:
-        return json.dumps(self, default=vars)
+        return json.dumps(
+            self, default=lambda value: sorted(value) if isinstance(value, set) else vars(value)
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Summary:
@@ -106,7 +113,8 @@ class Summary:
         }
         shards = [Shard(tuple(shard["first"]), shard["split"], shard["path"]) for shard in data["shards"]]
         problems = [(order, message) for order, message in data["problems"]]
-        return cls(spans, Counter(data["unknown"]), problems, shards)
+        names = {int(order): set(names) for order, names in data["names"].items()}
+        return cls(spans, Counter(data["unknown"]), problems, shards, names)
 
 
 def to_report(summary: Summary) -> dict[str, Any]:
@@ -127,6 +135,20 @@ def to_report(summary: Summary) -> dict[str, Any]:
 def to_lines(rejected: Iterable[Rejected]) -> str:
     """JSON lines: `span`, `file`, `line`, `reason` and `text` of every row."""
     return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rejected)
+
+
+def match_names(summary: Summary, sources: Iterable[Source], recipe: Recipe) -> None:
+    """Holds the columns of files without a header against the recipe's, once all their rows are known: adds
+    what is unknown, and a problem where one is missing."""
+    known_problems = {order for order, _ in summary.problems}
+    for source in sources:
+        names = summary.names.get(source.order)
+        if names and source.order not in known_problems:  # without any, no row could be read, which is told
+            try:
+                summary.unknown.update(match_records(names, recipe))
+            except RetrainError as error:
+                summary.problems.append((source.order, f"{source}: {error}"))
+    summary.problems.sort()
 
 
 def check_files(summary: Summary) -> None:

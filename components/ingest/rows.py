@@ -80,12 +80,14 @@ def row_lines(text: bytes, rows: int) -> np.ndarray:
 def read_header(text: bytes) -> tuple[list[str], int]:
     """The column names in the first row of `text`, and the number of bytes up to the next row.
 
-    A byte order mark and blank lines before the header are skipped. Without any row: ([], len(text)).
+    Byte order marks and blank lines before the header are skipped. Without any row: ([], len(text)).
 
     Raises:
         UnicodeDecodeError: the header is not UTF-8.
     """
-    begin = len(UTF8_BOM) if text.startswith(UTF8_BOM) else 0
+    begin = 0
+    while text.startswith(UTF8_BOM, begin):  # one too many, where a file was converted twice
+        begin += len(UTF8_BOM)
     for match in _ONE_ROW.finditer(text, begin):
         row = match.group(1)
         if row:
@@ -93,8 +95,8 @@ def read_header(text: bytes) -> tuple[list[str], int]:
     return [], len(text)
 
 
-def decompressed(raw: IO[bytes], name: str) -> tuple[IO[bytes], bool]:
-    """The text of a file, and whether it is gzipped: seen from its first bytes, not from its name.
+def decompressed(raw: IO[bytes], name: str = "") -> tuple[IO[bytes], bool]:
+    """The content of a file, and whether it is gzipped: seen from its first bytes, not from its name.
 
     Args:
         raw: the file at its beginning; it can seek.
@@ -145,7 +147,7 @@ def blocks(stream: IO[bytes], size: int = BLOCK_BYTES) -> Iterator[tuple[int, in
     """
     offset = line = 0
     rest = b""
-    while chunk := _read(stream, size):
+    while chunk := read_bytes(stream, size):
         text = rest + chunk
         cut = whole_rows(text)
         if len(text) - cut > max(MAX_ROW_BYTES, size):
@@ -160,7 +162,12 @@ def blocks(stream: IO[bytes], size: int = BLOCK_BYTES) -> Iterator[tuple[int, in
         yield offset, line, rest
 
 
-def _read(stream: IO[bytes], size: int) -> bytes:
+def read_bytes(stream: IO[bytes], size: int) -> bytes:
+    """The next `size` bytes, or fewer at the end.
+
+    Raises:
+        RetrainError: the gzip stream is damaged or truncated.
+    """
     try:
         return stream.read(size)
     except EOFError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tfx import types
@@ -17,8 +17,6 @@ from components.artifacts import Decision, RegisteredVersion, folder_of
 from components.errors import RetrainError
 from components.promote import logic
 from components.promote.registry import ARTIFACTS, Registry, Version
-
-RECORD_FILE = "record.json"
 
 
 class RegisterExecutor(base_executor.BaseExecutor):
@@ -40,16 +38,17 @@ class RegisterExecutor(base_executor.BaseExecutor):
             number=0,
             key=uris["model"],
             spans=tuple(settings["spans"]),
-            watermark=max(settings["spans"]),
+            watermark=settings["watermark"],
             parent=settings["parent"],
             blessed=verdict["blessed"],
             uris={**uris, "record": output.uri},
             record=logic.summarize(decision, verdict, settings["spans"]),
             created=0.0,
+            fingerprint=settings["fingerprint"],
         )
         os.makedirs(output.uri, exist_ok=True)
-        with open(os.path.join(output.uri, RECORD_FILE), "w") as file:
-            json.dump({"decision": decision, "verdict": verdict, "uris": uris}, file, indent=1)
+        _write(output.uri, logic.FILES_FILE, settings["files"])
+        _write(output.uri, logic.RECORD_FILE, {"decision": decision, "verdict": verdict, "uris": uris})
         registry = Registry(
             exec_properties["uri"], exec_properties["name"], exec_properties["artifacts"] or None
         )
@@ -63,6 +62,11 @@ class RegisterExecutor(base_executor.BaseExecutor):
 def _read(uri: str, name: str) -> Any:
     with open(os.path.join(uri, name)) as file:
         return json.load(file)
+
+
+def _write(uri: str, name: str, content: Any) -> None:
+    with open(os.path.join(uri, name), "w") as file:
+        json.dump(content, file, indent=1)
 
 
 class RegisterSpec(ComponentSpec):
@@ -93,7 +97,9 @@ class Register(base_component.BaseComponent):
         uri: of the registry, as MLflow takes it.
         name: of the registered model.
         model_artifacts: where MLflow keeps its copies of models; empty: where its server says.
-        spans: the spans learned.
+        files: the spans learned -> their files -> what is known of them; kept as it is.
+        fingerprint: of all the files' content.
+        watermark: up to where nothing waits any more.
         parent: the version that the run started from; None: a cold start.
         inputs: one channel an artifact of `RegisterSpec.INPUTS`.
 
@@ -101,7 +107,7 @@ class Register(base_component.BaseComponent):
     - `version`: a `RegisteredVersion`.
 
     Raises:
-        RetrainError: `spans` is empty.
+        RetrainError: `files` is empty.
     """
 
     SPEC_CLASS = RegisterSpec
@@ -112,18 +118,27 @@ class Register(base_component.BaseComponent):
         uri: str,
         name: str,
         model_artifacts: str,
-        spans: Sequence[int],
+        files: Mapping[int, Mapping[str, Any]],
+        fingerprint: str,
+        watermark: int,
         parent: int | None,
         **inputs: types.BaseChannel,
     ) -> None:
-        if not spans:
-            raise RetrainError("spans: got none, required is at least one that was learned")
+        if not files:
+            raise RetrainError("files: got none, required is at least one span that was learned")
+        settings = {
+            "spans": sorted(files),
+            "files": files,
+            "fingerprint": fingerprint,
+            "watermark": watermark,
+            "parent": parent,
+        }
         super().__init__(
             RegisterSpec(
                 uri=uri,
                 name=name,
                 artifacts=model_artifacts,
-                settings=json.dumps({"spans": list(spans), "parent": parent}),
+                settings=json.dumps(settings),
                 version=types.Channel(type=RegisteredVersion),
                 **inputs,
             )

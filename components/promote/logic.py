@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+RECORD_FILE = "record.json"
+"""In a version's record: the decision, the verdict, and where the artifacts are."""
+FILES_FILE = "files.json"
+"""In a version's record: span -> file -> what is known of it, as it was learned."""
 
 # What a summary holds: MLflow refuses a tag of more than 100,000 characters.
 _MOST = 20  # features, reasons and new spans each
@@ -52,18 +56,14 @@ def summarize(
 
 
 def worst_past(checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Metric -> the check of the past span whose value fell most, of those that were judged."""
+    """Metric -> the check of the past span that lost most, of those that were judged."""
     worst: dict[str, Any] = {}
     for check in checks:
-        if check["gate"] != "max_past_drop" or check["outcome"] == "not judged":
+        if check["gate"] != "max_past_drop" or check["outcome"] == "not judged" or check["fall"] is None:
             continue
-        if any(v is None or not math.isfinite(v) for v in (check["candidate"], check["champion"])):
-            continue
-        # A loss falls by growing: the limit's side is the same for both, so compare the loss made.
-        sign = -1.0 if check["metric"].endswith("loss") else 1.0
-        fall = sign * (check["champion"] - check["candidate"])
-        if check["metric"] not in worst or fall > worst[check["metric"]]["fall"]:
-            worst[check["metric"]] = {**check, "fall": fall}
+        metric = check["metric"]
+        if metric not in worst or check["fall"] > worst[metric]["fall"]:
+            worst[metric] = dict(check)
     return worst
 
 

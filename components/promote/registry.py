@@ -21,6 +21,7 @@ CHAMPION = "champion"
 ARTIFACTS = ("model", "transform_graph", "statistics", "buffer")
 """What the next run reads of a version: its MLMD artifacts, by name."""
 
+_LONGEST_TOLD = 500  # characters
 Result = TypeVar("Result")
 
 
@@ -32,7 +33,8 @@ class Version:
         number: its version in the registry, and in the serving folder.
         key: what it was made of; the same work again has the same key.
         spans: the spans that it learned.
-        watermark: the last span that it and its ancestors have learned.
+        watermark: the span up to which nothing waited to be learned when it was made; -1: something did
+            from the first on.
         parent: the version that it started from; None: a cold start.
         blessed: whether the gate let it pass.
         uris: name -> URI of its artifacts, with the names of `ARTIFACTS` and others.
@@ -40,6 +42,8 @@ class Version:
         created: seconds since the epoch.
         promoted: seconds since the epoch of every time that it became the champion.
         set_aside: why its spans are not to be learned again; empty: they may be.
+        seconds: stage -> how long it took.
+        fingerprint: of the content of the files that it learned.
     """
 
     number: int
@@ -54,6 +58,7 @@ class Version:
     promoted: tuple[float, ...] = ()
     set_aside: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
 
     def tags(self) -> dict[str, str]:
         """The tags that `_from_tags` reads back."""
@@ -64,6 +69,7 @@ class Version:
             "parent": "" if self.parent is None else str(self.parent),
             "blessed": "true" if self.blessed else "false",
             "record": json.dumps(self.record),
+            "fingerprint": self.fingerprint,
             **{f"uri.{name}": uri for name, uri in self.uris.items()},
         }
 
@@ -82,7 +88,14 @@ def _from_tags(number: int, created_ms: int, tags: Mapping[str, str]) -> Version
         promoted=tuple(json.loads(tags.get("promoted", "[]"))),
         set_aside=tags.get("set_aside", ""),
         seconds=json.loads(tags.get("seconds", "{}")),
+        fingerprint=tags.get("fingerprint", ""),
     )
+
+
+def _told(spans: tuple[int, ...]) -> str:
+    """Spans, where MLflow limits the length."""
+    text = f"spans {', '.join(map(str, spans))}"
+    return text if len(text) <= _LONGEST_TOLD else f"{len(spans)} spans, {spans[0]} to {spans[-1]}"
 
 
 def _explained(method: Callable[..., Result]) -> Callable[..., Result]:
@@ -210,7 +223,7 @@ class Registry:
             source=f"runs:/{run_id}/model",
             run_id=run_id,
             tags=version.tags(),
-            description=f"spans {', '.join(map(str, version.spans))}"
+            description=_told(version.spans)
             + (f", from version {version.parent}" if version.parent is not None else ", cold start"),
         )
         return int(created.version)
@@ -251,7 +264,7 @@ class Registry:
         client.log_batch(
             run_id,
             metrics=[Metric(name, value, now, version.watermark) for name, value in metrics.items()],
-            params=[Param("spans", ",".join(map(str, version.spans))), Param("parent", str(version.parent))],
+            params=[Param("spans", _told(version.spans)), Param("parent", str(version.parent))],
         )
         client.log_artifacts(run_id, saved_model, "model")
         client.set_terminated(run_id)

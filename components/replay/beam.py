@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import apache_beam as beam
 import numpy as np
@@ -16,7 +16,7 @@ from components.replay.logic import Sample
 
 _RAW = "_record"
 Group = int  # a span, or 0 where all spans share one sample
-Rows = tuple[np.ndarray, np.ndarray, pa.Array]  # groups int64 [n], keys uint64 [n], records binary [n]
+Rows = tuple[np.ndarray, np.ndarray, pa.Array]  # spans int64 [n], keys uint64 [n], records binary [n]
 Kept = tuple[np.ndarray, pa.Array]  # keys uint64 [n], records binary [n]
 
 
@@ -26,12 +26,11 @@ class ReadKeyed(beam.PTransform):
     Args:
         pattern: the files.
         seed: of the sample.
-        group_of: spans, int64 of shape [n] -> the group of each.
     """
 
-    def __init__(self, pattern: str, seed: int, group_of: Callable[[np.ndarray], np.ndarray]) -> None:
+    def __init__(self, pattern: str, seed: int) -> None:
         super().__init__()
-        self._pattern, self._seed, self._group_of = pattern, seed, group_of
+        self._pattern, self._seed = pattern, seed
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         schema = schema_pb2.Schema()
@@ -44,10 +43,27 @@ class ReadKeyed(beam.PTransform):
 
     def _key(self, batch: pa.RecordBatch) -> Rows:
         spans, ids, records = (batch.column(name).flatten() for name in (SPAN, EXAMPLE_ID, _RAW))
+        return spans.to_numpy(), logic.sample_keys(ids.to_numpy(), self._seed), records
+
+
+def leave_out(rows: Rows, spans: Set[int]) -> Kept:
+    """What of `rows` is of other spans."""
+    of, keys, records = rows
+    keep = ~np.isin(of, list(spans))
+    return keys[keep], records.filter(pa.array(keep))
+
+
+class CountBySpan(beam.PTransform):
+    """`Rows` -> one dictionary: span -> how many there are."""
+
+    def expand(self, rows: beam.PCollection) -> beam.PCollection:
         return (
-            self._group_of(spans.to_numpy()),
-            logic.sample_keys(ids.to_numpy(), self._seed),
-            records,
+            rows
+            | "SpansOf"
+            >> beam.FlatMap(lambda rows: zip(*np.unique(rows[0], return_counts=True), strict=True))
+            | "Plain" >> beam.MapTuple(lambda span, count: (int(span), int(count)))
+            | "Sum" >> beam.CombinePerKey(sum)
+            | "Dictionary" >> beam.combiners.ToDict()
         )
 
 
@@ -59,12 +75,13 @@ class SampleBottomK(beam.PTransform):
 
     Args:
         capacity: k.
+        by_span: every span is a group of its own; else all spans are group 0.
         before: group -> the sample so far.
     """
 
-    def __init__(self, capacity: int, before: Mapping[Group, Sample]) -> None:
+    def __init__(self, capacity: int, by_span: bool, before: Mapping[Group, Sample]) -> None:
         super().__init__()
-        self._capacity, self._before = capacity, dict(before)
+        self._capacity, self._by_span, self._before = capacity, by_span, dict(before)
 
     def expand(
         self, rows: tuple[beam.PCollection, beam.PCollection]
@@ -83,12 +100,12 @@ class SampleBottomK(beam.PTransform):
         below = (
             rows
             | "AllRows" >> beam.Flatten()
-            | "KeepBelow" >> beam.Map(keep_below, samples=beam.pvalue.AsDict(samples))
+            | "KeepBelow" >> beam.Map(keep_below, self._by_span, beam.pvalue.AsDict(samples))
         )
         return below, samples
 
     def _keys(self, rows: Rows, is_new: int) -> Iterable[tuple[Group, tuple[int, np.ndarray]]]:
-        groups, keys, _ = rows
+        groups, keys = _groups(rows, self._by_span), rows[1]
         for group in np.unique(groups).tolist():
             mine = keys[groups == group]
             threshold = self._before.get(group, Sample()).threshold
@@ -122,9 +139,14 @@ class SmallestKeys(beam.CombineFn):
         return accumulator
 
 
-def keep_below(rows: Rows, samples: Mapping[Group, Sample]) -> Kept:
+def _groups(rows: Rows, by_span: bool) -> np.ndarray:
+    """int64 of shape [n]."""
+    return rows[0] if by_span else np.zeros_like(rows[0])
+
+
+def keep_below(rows: Rows, by_span: bool, samples: Mapping[Group, Sample]) -> Kept:
     """What of `rows` has a key below its group's threshold."""
-    groups, keys, records = rows
+    groups, keys, records = _groups(rows, by_span), *rows[1:]
     keep = np.zeros(len(keys), bool)
     for group in np.unique(groups).tolist():
         mine = groups == group

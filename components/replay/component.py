@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.errors import RetrainError
-from components.replay.beam import ReadKeyed, SampleBottomK, WriteInOrder
+from components.replay.beam import CountBySpan, ReadKeyed, SampleBottomK, WriteInOrder
 from components.replay.logic import Sample
 
 SAMPLE_FILE = "sample.json"
@@ -34,52 +34,65 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         buffer = artifact_utils.get_single_instance(output_dict["buffer"])
         base = input_dict.get("base_buffer") or []
-        meta = read_meta(base[0].uri) if base else {"seed": exec_properties["seed"]}
+        meta = read_meta(base[0].uri) if base else {"seed": exec_properties["seed"], "spans": {}}
         # The keys of what is in the buffer already were made with its own seed.
         seed = meta["seed"]
         capacity = {"train": exec_properties["capacity"], "eval": exec_properties["holdout_per_span"]}
         buffer.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        # Not Split-*, so no reader takes it for data.
+        parts = {part: os.path.join(buffer.uri, f".{part}.json") for part in (*SPLITS, "spans")}
 
         with self._make_beam_pipeline() as pipeline:
             for split in SPLITS:
-                one_group = np.zeros_like if split == "train" else np.array
                 before = {int(group): Sample(**sample) for group, sample in meta.get(split, {}).items()}
                 uri = artifact_utils.get_split_uri([buffer], split)
-                new = pipeline | f"New[{split}]" >> ReadKeyed(_files(examples, split), seed, one_group)
+                new = pipeline | f"New[{split}]" >> ReadKeyed(files_of(examples, split), seed)
                 kept = (
-                    pipeline | f"Kept[{split}]" >> ReadKeyed(_files(base[0], split), seed, one_group)
+                    pipeline | f"Kept[{split}]" >> ReadKeyed(files_of(base[0], split), seed)
                     if base
                     else pipeline | f"NothingKept[{split}]" >> beam.Create([])
                 )
-                records, samples = (kept, new) | f"Sample[{split}]" >> SampleBottomK(capacity[split], before)
+                sample = SampleBottomK(capacity[split], by_span=split == "eval", before=before)
+                records, samples = (kept, new) | f"Sample[{split}]" >> sample
                 records | f"Write[{split}]" >> WriteInOrder(os.path.join(uri, "data_tfrecord"))
                 (
                     samples
                     | f"Gather[{split}]" >> beam.combiners.ToDict()
-                    | f"Describe[{split}]"
-                    >> beam.Map(_write_samples, os.path.join(uri, f".{SAMPLE_FILE}"), before)
+                    | f"Describe[{split}]" >> beam.Map(_write, parts[split], before)
                 )
+                if split == "train":
+                    counted = {int(span): count for span, count in meta["spans"].items()}
+                    new | "Count" >> CountBySpan() | "Counts" >> beam.Map(_write, parts["spans"], counted)
         meta = {"seed": seed}
-        for split in SPLITS:
-            part = os.path.join(artifact_utils.get_split_uri([buffer], split), f".{SAMPLE_FILE}")
-            with open(part) as file:
-                meta[split] = json.load(file)
-            os.remove(part)
-        with open(os.path.join(buffer.uri, SAMPLE_FILE), "w") as file:
-            json.dump(meta, file)
+        for part, path in parts.items():
+            with open(path) as file:
+                meta[part] = json.load(file)
+            os.remove(path)
+        write_meta(buffer.uri, meta)
 
 
-def _files(examples: types.Artifact, split: str) -> str:
+def files_of(examples: types.Artifact, split: str) -> str:
+    """The pattern of a split's files."""
     return os.path.join(artifact_utils.get_split_uri([examples], split), "data_tfrecord-*")
 
 
-def _write_samples(samples: dict[int, Sample], path: str, before: dict[int, Sample]) -> None:
+def _write(new: dict[int, Any], path: str, before: dict[int, Any]) -> None:
     with open(path, "w") as file:
-        json.dump({group: asdict(sample) for group, sample in sorted((before | samples).items())}, file)
+        json.dump(dict(sorted((before | new).items())), file, default=asdict)
+
+
+def write_meta(uri: str, meta: Mapping[str, Any]) -> None:
+    """The other direction of `read_meta`."""
+    with open(os.path.join(uri, SAMPLE_FILE), "w") as file:
+        json.dump(meta, file)
 
 
 def read_meta(uri: str) -> dict[str, Any]:
-    """What a buffer knows of its samples: `seed`, and for each split group -> seen and threshold.
+    """What a buffer knows of its samples.
+
+    Returns:
+        `seed`; `spans`: span -> how many training examples it had; `train` and `eval`: group -> seen and
+        threshold.
 
     Raises:
         RetrainError: the folder holds no replay buffer.

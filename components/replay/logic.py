@@ -64,6 +64,14 @@ class Sample:
             threshold = int(np.partition(keys, capacity)[capacity])
         return Sample(self.seen + count, threshold)
 
+    def without(self, count: int) -> Sample:
+        """The sample of what is left when `count` of the examples seen are taken out of it.
+
+        The threshold stays: which of the others are below it was drawn independently of what goes.
+        Where nothing is left there is nothing that it was drawn from.
+        """
+        return Sample(self.seen - count, self.threshold) if count < self.seen else Sample()
+
 
 def below(keys: np.ndarray, threshold: int) -> np.ndarray:
     """Which keys are in the sample: bool, of the same shape."""

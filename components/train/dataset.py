@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,21 +47,24 @@ def plan_mix(new_rows: int, old_rows: int, batch_size: int, ratio: float) -> Mix
     return Mix(new=new, replayed=replayed, steps=math.ceil(new_rows / new))
 
 
-def read_records(patterns: Sequence[str], watermark: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Serialized examples of the files: the new ones (span > watermark), and the older ones.
+def read_records(
+    patterns: Sequence[str], new_spans: Sequence[int]
+) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    """Serialized examples of the files: those of the new spans, and the others, which are replayed.
 
-    New and replayed examples are told apart by the span they carry, not by where they lie: TFX
-    gives the files of several artifacts in no order that it promises.
+    They are told apart by the span they carry, not by where they lie: TFX gives the files of several
+    artifacts in no order that it promises.
     """
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     records = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(4096)
     spec = {SPAN: tf.io.FixedLenFeature([], tf.int64)}
+    spans = tf.constant(new_spans, tf.int64)
 
-    def newer(serialized: tf.Tensor) -> tf.Tensor:
-        return tf.io.parse_example(serialized, spec)[SPAN] > watermark
+    def is_new(serialized: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_any(tf.io.parse_example(serialized, spec)[SPAN][:, None] == spans[None], axis=1)
 
-    new = records.map(lambda r: tf.boolean_mask(r, newer(r))).unbatch().cache()
-    old = records.map(lambda r: tf.boolean_mask(r, ~newer(r))).unbatch().cache()
+    new = records.map(lambda r: tf.boolean_mask(r, is_new(r))).unbatch().cache()
+    old = records.map(lambda r: tf.boolean_mask(r, ~is_new(r))).unbatch().cache()
     return new, old
 
 
@@ -69,13 +73,33 @@ def count(records: tf.data.Dataset) -> int:
     return int(records.batch(4096).reduce(tf.constant(0, tf.int64), lambda n, r: n + tf.size(r, tf.int64)))
 
 
+def count_labels(records: Sequence[tf.data.Dataset], label: str, spec: Any) -> Counter[str]:
+    """How often each class occurs, by its text.
+
+    Args:
+        records: serialized examples.
+        label: the label's feature; one without it does not count.
+        spec: how it is parsed, sparse.
+    """
+    counts: Counter[str] = Counter()
+    for dataset in records:
+        for serialized in dataset.batch(4096):
+            values = tf.io.parse_example(serialized, {label: spec})[label].values
+            texts, _, numbers = tf.unique_with_counts(
+                values if values.dtype == tf.string else tf.strings.as_string(tf.cast(values, tf.int64))
+            )
+            pairs = zip(texts.numpy(), numbers.numpy(), strict=True)
+            counts.update({text.decode("utf-8", "surrogateescape"): int(number) for text, number in pairs})
+    return counts
+
+
 def batches(
     new: tf.data.Dataset,
     old: tf.data.Dataset,
     mix: Mix,
     shuffle_rows: int,
     seed: int,
-    parse: Callable[[tf.Tensor], tuple[Mapping[str, Any], tf.Tensor]],
+    parse: Callable[[tf.Tensor], tuple[Any, ...]],
 ) -> tf.data.Dataset:
     """One pass over the new examples in batches, each filled up with replayed ones.
 
@@ -84,7 +108,7 @@ def batches(
         mix: as `plan_mix` gives it.
         shuffle_rows: how many examples a shuffle holds in memory.
         seed: of both shuffles; another order in every pass.
-        parse: serialized examples of shape [batch] -> inputs and labels.
+        parse: serialized examples of shape [batch] -> inputs, labels and weights.
     """
     fresh = new.shuffle(shuffle_rows, seed=seed, reshuffle_each_iteration=True).batch(mix.new)
     if mix.replayed:

@@ -1,82 +1,165 @@
-"""The SavedModel: the transform graph and the model behind two signatures."""
+"""The SavedModel: the transform graph and the model behind their signatures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from components.names import MISSING_INT, PREDICTIONS, SERVING_DEFAULT, SERVING_RAW
+from components.features import LABEL_MEAN, LABEL_SCALE, request_names
+from components.label import Label
+from components.names import (
+    CLASSES,
+    EMBEDDING,
+    MISSING_INT,
+    PREDICTIONS,
+    SCORES,
+    SERVING_DEFAULT,
+    SERVING_RAW,
+)
+from components.train.blueprint import densify
+from components.train.model import TwoTowerModel
+
+_MISSING = {tf.string: "", tf.float32: float("nan"), tf.int64: MISSING_INT}
 
 
 class ServingModel(tf.Module):
-    """Raw columns in, predictions out, through the transform graph that the model was trained with."""
-
-    def __init__(self, model: keras.Model, transform: Any, columns: Mapping[str, Any]) -> None:
-        super().__init__()
-        # The same layers without the optimizer, whose slots nobody serves.
-        self.model = keras.Model(model.inputs, model.output)
-        self.transform = transform
-        self._columns = columns
-
-        # Traced once; both signatures call it.
-        self._predict = tf.function(
-            self._answer,
-            autograph=False,
-            input_signature=[
-                {name: tf.SparseTensorSpec([None, None], s.dtype) for name, s in self._columns.items()}
-            ],
-        )
-
-    def _answer(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-        inputs = self.transform(dict(raw))
-        names = {tensor.name for tensor in self.model.inputs}
-        probability = self.model({name: inputs[name] for name in names}, training=False)
-        return {PREDICTIONS: probability[:, 0]}
-
-    def signatures(self) -> dict[str, Any]:
-        """`serving_default`: serialized tf.Examples; `serving_raw`: one tensor of [batch] a column."""
-
-        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-        def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._predict(tf.io.parse_example(examples, dict(self._columns)))
-
-        @tf.function(
-            autograph=False,
-            input_signature=[
-                {name: tf.TensorSpec([None], spec.dtype, name=name) for name, spec in self._columns.items()}
-            ],
-        )
-        def serving_raw(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return self._predict({name: _drop_missing(value) for name, value in columns.items()})
-
-        return {SERVING_DEFAULT: serving_default, SERVING_RAW: serving_raw}
-
-
-def _drop_missing(values: tf.Tensor) -> tf.SparseTensor:
-    """[batch] -> sparse [batch, 1] without the values that stand for a missing one."""
-    if values.dtype == tf.string:
-        present = tf.not_equal(values, "")
-    elif values.dtype.is_floating:
-        present = tf.logical_not(tf.math.is_nan(values))
-    else:
-        present = tf.not_equal(values, tf.cast(MISSING_INT, values.dtype))
-    rows = tf.where(present)
-    indices = tf.concat([rows, tf.zeros_like(rows)], axis=1)
-    shape = tf.stack([tf.size(values, tf.int64), tf.constant(1, tf.int64)])
-    return tf.SparseTensor(indices, tf.boolean_mask(values, present), shape)
-
-
-def export(model: keras.Model, transform: Any, columns: Mapping[str, Any], folder: str) -> None:
-    """Writes the SavedModel of a model and the transform graph that it was trained with.
+    """Raw columns in, predictions out, through the transform graph that the model was trained with.
 
     Args:
         model: takes what `transform` gives.
         transform: the transform graph, as a layer over raw columns.
-        columns: the raw columns that the features read, with their parsing specs.
+        columns: raw column -> its type and whether a request may hold a list of its values.
+        label: the configured label.
+        classes: of a multiclass label, in the order of the model's outputs.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        transform: Any,
+        columns: Mapping[str, tuple[tf.DType, bool]],
+        label: Label,
+        classes: Sequence[str],
+    ) -> None:
+        super().__init__()
+        # The same layers without the optimizer, whose slots nobody serves.
+        self.model = keras.Model(model.inputs, model.output)
+        self.transform = transform
+        self._columns, self._label = dict(columns), label
+        self._names = request_names(columns)
+        self._classes = tf.constant([name.encode("utf-8", "surrogateescape") for name in classes], tf.string)
+        sparse = [
+            {name: tf.SparseTensorSpec([None, None], kind) for name, (kind, _) in self._columns.items()}
+        ]
+        # Traced once; both signatures call it.
+        self._predict = tf.function(self._answer, autograph=False, input_signature=sparse)
+
+    def _answer(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        transformed = self.transform(dict(raw))
+        output = self.model(self._inputs(transformed), training=False)
+        if self._label.task == "binary":
+            return {PREDICTIONS: tf.sigmoid(output[:, 0])}
+        if self._label.task == "regression":
+            value = output[:, 0] * transformed[LABEL_SCALE] + transformed[LABEL_MEAN]
+            return {PREDICTIONS: tf.math.expm1(value) if self._label.log else value}
+        scores = tf.nn.softmax(output)
+        return {
+            PREDICTIONS: tf.gather(self._classes, tf.argmax(scores, axis=1)),
+            CLASSES: tf.tile(self._classes[tf.newaxis], [tf.shape(scores)[0], 1]),
+            SCORES: scores,
+        }
+
+    def _inputs(self, transformed: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        return densify(transformed, [tensor.name for tensor in self.model.inputs])
+
+    def signatures(self) -> dict[str, Any]:
+        """`serving_default`: serialized tf.Examples; `serving_raw`: one tensor a column."""
+        spec = {name: tf.io.VarLenFeature(kind) for name, (kind, _) in self._columns.items()}
+
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._predict(tf.io.parse_example(examples, spec))
+
+        return {
+            SERVING_DEFAULT: serving_default,
+            SERVING_RAW: self._over_columns(self._columns, self._predict),
+        }
+
+    def tower_signature(self, model: TwoTowerModel, side: str, columns: Sequence[str]) -> Any:
+        """The tower of one side alone.
+
+        Args:
+            model: whose tower it is.
+            side: `user` or `item`.
+            columns: the raw columns that the tower sees.
+        """
+
+        def embed(raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+            rows = next(iter(raw.values())).dense_shape[0]
+            # The transform graph takes all columns; the tower does not see what is made of the others.
+            others = {
+                name: tf.SparseTensor(tf.zeros([0, 2], tf.int64), tf.zeros([0], kind), tf.stack([rows, 1]))
+                for name, (kind, _) in self._columns.items()
+                if name not in raw
+            }
+            return {EMBEDDING: model.embed(side, self._inputs(self.transform({**raw, **others})))}
+
+        return self._over_columns({name: self._columns[name] for name in columns}, embed)
+
+    def _over_columns(
+        self,
+        columns: Mapping[str, tuple[tf.DType, bool]],
+        answer: Callable[[Mapping[str, tf.SparseTensor]], dict[str, tf.Tensor]],
+    ) -> Any:
+        """A function of one tensor a column, [batch] or [batch, values], by its name in a request."""
+        specs = {
+            self._names[name]: tf.TensorSpec([None, None] if many else [None], kind, name=self._names[name])
+            for name, (kind, many) in columns.items()
+        }
+
+        @tf.function(autograph=False, input_signature=[specs])
+        def of_columns(requested: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return answer({name: _drop_missing(requested[self._names[name]]) for name in columns})
+
+        return of_columns
+
+
+def _drop_missing(values: tf.Tensor) -> tf.SparseTensor:
+    """[batch] or [batch, values] -> sparse [batch, values] without what stands for a missing value."""
+    rows = values[:, tf.newaxis] if values.shape.rank == 1 else values
+    missing = _MISSING[values.dtype]
+    present = ~tf.math.is_nan(rows) if values.dtype.is_floating else tf.not_equal(rows, missing)
+    if values.shape.rank == 1:
+        return tf.SparseTensor(tf.where(present), tf.boolean_mask(rows, present), tf.shape(rows, tf.int64))
+    return tf.RaggedTensor.from_row_lengths(
+        tf.boolean_mask(rows, present), tf.reduce_sum(tf.cast(present, tf.int64), axis=1)
+    ).to_sparse()
+
+
+def export(
+    model: keras.Model,
+    transform: Any,
+    columns: Mapping[str, tuple[tf.DType, bool]],
+    label: Label,
+    classes: Sequence[str],
+    towers: Mapping[str, Sequence[str]],
+    folder: str,
+) -> None:
+    """Writes the SavedModel of a model and the transform graph that it was trained with.
+
+    Args:
+        model, transform, columns, label, classes: as `ServingModel` takes them.
+        towers: of a two-tower model, side -> its raw columns.
         folder: where it goes.
     """
-    serving = ServingModel(model, transform, columns)
-    tf.saved_model.save(serving, folder, signatures=serving.signatures())
+    serving = ServingModel(model, transform, columns, label, classes)
+    signatures = serving.signatures()
+    if isinstance(model, TwoTowerModel):
+        signatures |= {
+            f"{side}_{EMBEDDING}": serving.tower_signature(model, side, names)
+            for side, names in towers.items()
+        }
+    tf.saved_model.save(serving, folder, signatures=signatures)

@@ -26,9 +26,10 @@ import numpy as np
 import tensorflow as tf
 
 from components.errors import RetrainError
-from components.train.model import deep_table, wide_table
+from components.features import from_json
+from components.label import STATE_FILE
+from components.train.blueprint import deep_table, wide_table
 
-STATE_FILE = "state.json"
 CHECKPOINT = "weights"
 
 
@@ -42,6 +43,8 @@ class TrainingState:
         optimizer: the optimizer's name.
         vocabularies: categorical feature -> its terms in the order of their rows.
         step: optimizer steps taken since the cold start.
+        task: `binary`, `multiclass` or `regression`.
+        label: a `components.label.LabelState` as plain data.
     """
 
     features: list[dict[str, Any]]
@@ -49,6 +52,13 @@ class TrainingState:
     optimizer: str
     vocabularies: dict[str, list[str]]
     step: int
+    task: str
+    label: dict[str, Any]
+
+    @property
+    def outputs(self) -> int:
+        """How wide the model's output is."""
+        return len(self.label["classes"]) or 1
 
 
 def row_sources(
@@ -89,17 +99,17 @@ def table_sources(
     old: TrainingState, new_features: Sequence[Mapping[str, Any]], new_terms: Mapping[str, Sequence[str]]
 ) -> dict[str, np.ndarray]:
     """`row_sources` for every vocabulary-indexed layer, by the layer's name."""
-    old_buckets = {feature["name"]: feature["oov_buckets"] for feature in old.features}
+    old_buckets = {feature["name"]: feature.get("oov_buckets", 0) for feature in old.features}
     sources = {}
-    for feature in new_features:
-        if feature["kind"] != "categorical":
+    for feature in from_json(new_features):
+        if not feature.has_vocabulary:
             continue
-        name, buckets = feature["name"], old_buckets[feature["name"]]
+        name, buckets = feature.name, old_buckets[feature.name]
         rows = row_sources(
             old.vocabularies[name],
             buckets,
             new_terms[name],
-            feature["oov_buckets"],
+            feature.oov_buckets,
             functools.partial(hash_bucket, buckets=buckets),
         )
         sources[wide_table(name)] = sources[deep_table(name)] = rows
@@ -112,13 +122,17 @@ def carry_over(
     new: keras.Model,
     new_optimizer: keras.optimizers.Optimizer,
     sources: Mapping[str, np.ndarray],
+    outputs: tuple[int, int] = (1, 1),
 ) -> None:
     """Copies every weight of a model and every variable of its optimizer into others of the same kind.
+
+    Classes that came since the champion are last; what belongs to them stays as it was initialised.
 
     Args:
         old, new: models whose variables have the same paths; tables may differ in rows.
         old_optimizer, new_optimizer: built, of one kind.
         sources: layer -> the old row of every new row, for each vocabulary-indexed layer.
+        outputs: how wide the outputs of the old and of the new model are.
 
     Raises:
         RetrainError: the variables do not pair up, or a shape differs that no vocabulary explains.
@@ -132,11 +146,16 @@ def carry_over(
         owner = max((name for name in weights if slot.startswith(f"{name}_")), key=len, default=None)
         return None if owner is None else tables.get(weights[owner])
 
-    _copy(old.weights, new.weights, tables.get)
-    _copy(old_optimizer.variables, new_optimizer.variables, rows_of_slot)
+    _copy(old.weights, new.weights, tables.get, outputs)
+    _copy(old_optimizer.variables, new_optimizer.variables, rows_of_slot, outputs)
 
 
-def _copy(old: Sequence[Any], new: Sequence[Any], rows_of: Callable[[str], np.ndarray | None]) -> None:
+def _copy(
+    old: Sequence[Any],
+    new: Sequence[Any],
+    rows_of: Callable[[str], np.ndarray | None],
+    outputs: tuple[int, int],
+) -> None:
     paths = [[_NUMBER.sub("", variable.path) for variable in variables] for variables in (old, new)]
     if paths[0] != paths[1]:
         raise RetrainError(
@@ -147,6 +166,11 @@ def _copy(old: Sequence[Any], new: Sequence[Any], rows_of: Callable[[str], np.nd
         value, rows = np.asarray(source), rows_of(target.path)
         if rows is not None:
             value = value[rows]
+        if outputs[0] < outputs[1] and (value.shape[-1:], target.shape[-1:]) == (
+            (outputs[0],),
+            (outputs[1],),
+        ):
+            value = np.concatenate([value, np.asarray(target)[..., outputs[0] :]], axis=-1)
         if tuple(value.shape) != tuple(target.shape):
             raise RetrainError(
                 f"warm start: {target.path} has shape {tuple(value.shape)} in the champion and "
@@ -166,6 +190,8 @@ def check_compatible(old: TrainingState, new: TrainingState) -> None:
     Raises:
         RetrainError: naming the features or the settings that changed.
     """
+    if old.task != new.task:
+        raise RetrainError(f"warm start: label.task was {old.task}, is {new.task}. {WHAT_TO_DO}")
     features = _changes(old.features, new.features)
     if features:
         raise RetrainError(f"warm start: the features changed: {'; '.join(features)}. {WHAT_TO_DO}")

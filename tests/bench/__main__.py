@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from tests.bench import ingest, prequential
+from tests.bench import ingest, prequential, tables
 
-BENCHMARKS = {"ingest": ingest.measure, "prequential": prequential.measure}
+BENCHMARKS = {"ingest": ingest.measure, "prequential": prequential.measure, "tables": tables.measure}
 
 
 def main(names: list[str]) -> None:

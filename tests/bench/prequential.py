@@ -58,16 +58,15 @@ def _auc(model: Path, span: Path) -> float:
     import tensorflow as tf
     from sklearn.metrics import roc_auc_score
 
-    from pipeline.predict import read_instances
+    from pipeline.request_rows import Input, RowsFile
 
     raw = tf.saved_model.load(str(model)).signatures["serving_raw"]
     specs = raw.structured_input_signature[1]
-    kinds = {
-        name: {tf.int64: int, tf.float32: float, tf.string: str}[spec.dtype] for name, spec in specs.items()
-    }
+    kinds = {tf.int64: "INT", tf.float32: "FLOAT", tf.string: "BYTES"}
+    inputs = {n: Input(n, kinds[s.dtype], s.shape.rank == 2) for n, s in specs.items()}
     (file,) = span.glob("*.csv")
-    rows = [instance for _, instance, _ in read_instances(file, kinds) if instance is not None]
-    columns = {name: tf.constant([row[name] for row in rows], spec.dtype) for name, spec in specs.items()}
+    parts = [request.inputs for request in RowsFile(file, list(inputs)).requests(inputs)]
+    columns = {n: tf.concat([tf.constant(p[n], s.dtype) for p in parts], 0) for n, s in specs.items()}
     return float(roc_auc_score(_labels(span), raw(**columns)["predictions"].numpy()))
 
 

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from components.features import Feature, to_json
+from components.features import Categorical, Feature, Identity, Numeric, to_json
+from components.label import Label
 
 Row = dict[str, Any]  # column -> value; None: missing
 
-LABEL = "big"
+Types = Mapping[str, str]  # column -> INT, FLOAT or BYTES
+
+LABEL = Label(name="big")
 TYPES = {
     "fare": "FLOAT",
     "miles": "FLOAT",
@@ -28,15 +31,15 @@ TYPES = {
     "span": "INT",
     "example_id": "INT",
 }
-FEATURES = [
-    Feature("log_fare", "fare", "numeric", log=True),
-    Feature("company", "company", "categorical", oov_buckets=3),
-    Feature("miles", "miles", "numeric"),
-    Feature("area_code", "area", "categorical", top_k=3),
-    Feature("hour", "hour", "identity", min=1, max=4),
-    Feature("passengers", "passengers", "numeric"),
-    Feature("tolls", "tolls", "numeric"),
-    Feature("rare", "rare", "categorical", min_count=1000),
+FEATURES: list[Feature] = [
+    Numeric(name="log_fare", column="fare", log=True),
+    Categorical(name="company", oov_buckets=3),
+    Numeric(name="miles"),
+    Categorical(name="area_code", column="area", top_k=3),
+    Identity(name="hour", min=1, max=4),
+    Numeric(name="passengers"),
+    Numeric(name="tolls"),
+    Categorical(name="rare", min_count=1000),
 ]
 # How often each value is there. "dan" and -8 are gone later; "eve", "fay", "gus", "hal" and 12 are new.
 COMPANIES = {"ann": 70, "bob ": 60, None: 40, "çyd": 30, "dan": 25, "d\nd": 15}
@@ -71,40 +74,47 @@ def make_rows(span: int, companies: Mapping[Any, int], areas: Mapping[Any, int])
 class Graph:
     """A transform graph as TFX leaves it, with what it was fitted on."""
 
-    def __init__(self, path: Path, rows: Sequence[Row]) -> None:
+    def __init__(self, path: Path, rows: Sequence[Row], types: Types) -> None:
         import tensorflow_transform as tft
 
-        self.path, self.rows = path, rows
+        self.path, self.rows, self.types = path, rows, types
         self.output = tft.TFTransformOutput(str(path))
         self.layer = self.output.transform_features_layer()
 
     def terms(self, feature: str) -> list[str]:
-        return [term.decode() for term in self.output.vocabulary_by_name(f"{feature}_vocabulary")]
+        terms = self.output.vocabulary_by_name(f"{feature}_vocabulary")
+        return [term.decode("utf-8", "surrogateescape") for term in terms]
 
-    def columns(self, *more: str) -> dict[str, Any]:
-        """The specs of the columns that the features read."""
-        spec = self.output.raw_feature_spec()
-        return {name: spec[name] for name in sorted({f.column for f in FEATURES} | {*more})}
-
-    def __call__(self, rows: Sequence[Row], label: bool = False) -> dict[str, Any]:
-        """Raw rows through the graph: name -> array."""
+    def __call__(self, rows: Sequence[Row], without: Sequence[str] = ()) -> dict[str, Any]:
+        """Raw rows through the graph, but for some columns: name -> array, or lists of a sparse one."""
         import tensorflow as tf
 
-        raw = tf.io.parse_example(serialize(rows), self.columns(*([LABEL] if label else [])))
-        return {name: tensor.numpy() for name, tensor in self.layer(raw).items()}
+        spec = {k: v for k, v in self.output.raw_feature_spec().items() if k not in without}
+        examples = tf.constant(serialize(rows, self.types), tf.string)
+        transformed = self.layer(tf.io.parse_example(examples, spec))
+        return {name: as_numpy(tensor) for name, tensor in transformed.items()}
 
 
-def serialize(rows: Sequence[Row]) -> list[bytes]:
-    """Rows as tf.Examples."""
+def as_numpy(tensor: Any) -> Any:
+    import tensorflow as tf
+
+    if isinstance(tensor, tf.SparseTensor):
+        return tf.RaggedTensor.from_sparse(tensor).to_list()
+    return tensor.numpy()
+
+
+def serialize(rows: Sequence[Row], types: Types = TYPES) -> list[bytes]:
+    """Rows as tf.Examples; a value may be a list."""
     import tensorflow as tf
 
     def feature(name: str, value: Any) -> tf.train.Feature:
-        if TYPES[name] == "BYTES":
-            value = value.encode() if isinstance(value, str) else value
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        if TYPES[name] == "INT":
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+        values = value if isinstance(value, list) else [value]
+        if types[name] == "BYTES":
+            values = [v.encode() if isinstance(v, str) else v for v in values]
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+        if types[name] == "INT":
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
     return [
         tf.train.Example(
@@ -116,40 +126,59 @@ def serialize(rows: Sequence[Row]) -> list[bytes]:
     ]
 
 
-def fit(tables: Mapping[str, Sequence[Row]], folder: Path) -> dict[str, Graph]:
-    """Fits the project's preprocessing on each table, in batches of 50."""
+def fit(
+    tables: Mapping[str, Sequence[Row]],
+    folder: Path,
+    types: Types = TYPES,
+    features: Sequence[Feature] = FEATURES,
+    label: Label = LABEL,
+    **config: Any,
+) -> dict[str, Graph]:
+    """Fits the project's preprocessing on each table, in batches of 50; `config` goes to it, too."""
     import apache_beam as beam
     import tensorflow_transform.beam as tft_beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from tensorflow_metadata.proto.v0 import schema_pb2
     from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+    from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+    from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
 
     from components.beam_memory import remembered
     from components.transform.preprocessing import preprocessing_fn
 
     schema = schema_pb2.Schema()
-    for name, kind in TYPES.items():
+    for name, kind in types.items():
         column = schema.feature.add(name=name, type=schema_pb2.FeatureType.Value(kind))
-        column.value_count.min = column.value_count.max = 1
+        column.value_count.min = 0
     metadata = DatasetMetadata(schema)
-    config = {"features": to_json(FEATURES), "label": LABEL}
+    config = {
+        "features": to_json(features),
+        "label": label.model_dump(),
+        "label_state": None,
+        "module": None,
+        **config,
+    }
+    decoder = ExamplesToRecordBatchDecoder(schema.SerializeToString())
+    adapter = TensorAdapterConfig(decoder.ArrowSchema(), InferTensorRepresentationsFromSchema(schema))
     options = PipelineOptions(
         ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner", "--sdk_container_image=unused"]
     )
     with remembered(), beam.Pipeline(options=options) as pipeline:
         for name, rows in tables.items():
-            instances = [{column: [] if v is None else [v] for column, v in row.items()} for row in rows]
+            records = serialize(rows, types)
+            batches = [decoder.DecodeBatch(records[i : i + 50]) for i in range(0, len(records), 50)]
             # A vocabulary lies under its name in the temporary folder, so each fit has one of its own.
-            with tft_beam.Context(temp_dir=str(folder / name / "temp"), desired_batch_size=50):
-                data = pipeline | f"Read {name}" >> beam.Create(instances, reshuffle=False)
-                graph = (data, metadata) | f"Analyze {name}" >> tft_beam.AnalyzeDataset(
+            with tft_beam.Context(temp_dir=str(folder / name / "temp")):
+                data = pipeline | f"Read {name}" >> beam.Create(batches, reshuffle=False)
+                graph = (data, adapter) | f"Analyze {name}" >> tft_beam.AnalyzeDataset(
                     functools.partial(preprocessing_fn, custom_config=config)
                 )
                 _ = graph | f"Write {name}" >> tft_beam.WriteTransformFn(str(folder / name))
             _ = metadata | f"Describe {name}" >> tft_beam.WriteMetadata(
                 str(folder / name / "metadata"), pipeline
             )
-    return {name: Graph(folder / name, rows) for name, rows in tables.items()}
+    return {name: Graph(folder / name, rows, types) for name, rows in tables.items()}
 
 
 @pytest.fixture(scope="session")
@@ -175,6 +204,11 @@ def after(graphs: dict[str, Graph]) -> Graph:
 @pytest.fixture(scope="session")
 def graph_features() -> list[Feature]:
     return FEATURES
+
+
+@pytest.fixture(scope="session", name="fit")
+def fit_fixture() -> Any:
+    return fit
 
 
 @pytest.fixture(scope="session", name="serialize")

@@ -20,10 +20,12 @@ from components.artifacts import Decision, RegisteredVersion
 from components.beam_memory import remembered
 from components.evaluate.component import Gate, eval_config
 from components.ingest.component import Ingest
+from components.label import Label
 from components.promote.component import Promote, Register
 from components.promote.registry import Registry, Version
 from components.push.component import Push
 from components.replay.component import Replay
+from components.replay.forget import Forget
 from components.validate.component import Decide
 
 BEAM = [
@@ -152,7 +154,7 @@ class Material:
         from tfx.components.evaluator.executor import Executor
 
         made = artifact(standard_artifacts.ModelEvaluation, self.folder / "evaluation")
-        config = eval_config("big", ["auc"], [], baseline=False)
+        config = eval_config(Label(name="big"), ["auc"], [], baseline=False)
         with remembered():
             Executor(Executor.Context(beam_pipeline_args=list(BEAM))).Do(
                 {"examples": [self.examples], "schema": [self.schema], "model": [self.model]},
@@ -229,6 +231,7 @@ def gate(folder: Path, material: Material) -> dict[str, Any]:
         "past_spans": [],
         "min_examples": 10,
         "baseline": False,
+        "columns": ["x"],
     }
 
 
@@ -239,7 +242,9 @@ def register(folder: Path, material: Material) -> dict[str, Any]:
     return {
         **material.registry(folder / "registry"),
         "model_artifacts": str(folder / "mlflow"),
-        "spans": [2],
+        "files": {2: {"2/rows.csv": [10, 0, "a"]}},
+        "fingerprint": "a",
+        "watermark": 2,
         "parent": None,
         "model": material.model,
         "transform_graph": artifact(standard_artifacts.TransformGraph, folder / "graph", {"graph": b"graph"}),
@@ -307,6 +312,13 @@ CASES = {
         wrong=(({"capacity": 0}, "capacity: got 0"), ({"holdout_per_span": 0}, "holdout_per_span: got 0")),
         last=("buffer", "sample.json"),
     ),
+    "forget": Case(
+        Forget,
+        lambda _, material: {"base_buffer": material.buffer, "spans": [1]},
+        reads=("base_buffer",),
+        wrong=(({"spans": []}, "spans: got none"),),
+        last=("buffer", "sample.json"),
+    ),
     "gate": Case(
         Gate,
         gate,
@@ -330,7 +342,7 @@ CASES = {
             "decision",
             "blessing",
         ),
-        wrong=(({"spans": []}, "spans: got none"),),
+        wrong=(({"files": {}}, "files: got none"),),
         state=registered_versions,
         last=("version", "record.json"),
     ),

@@ -57,6 +57,7 @@ def _check(gate: str, on: str, champion: float | None, candidate: float, limit: 
         "slice": on,
         "candidate": candidate,
         "champion": champion,
+        "fall": None if champion is None else champion - candidate,
         "limit": limit,
         "examples": 300,
         "outcome": "passed" if passed else "failed",

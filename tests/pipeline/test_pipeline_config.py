@@ -7,69 +7,113 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 import yaml
 
 from components.errors import RetrainError
-from components.features import Feature
-from pipeline.config import AnyFeature, Deployment, Section, load
+from components.evaluate.logic import METRICS
+from components.features import FEATURES, Categorical, Identity, Numeric
+from components.models import MODELS, WideAndDeep
+from pipeline.config import DEFAULT_GATES, Deployment, MetricGate, Section, load
+from pipeline.problems import file_fields, kinds, without_none
 
 ROOT = Path(__file__).parents[2]
 TAXI = yaml.safe_load((ROOT / "configs" / "taxi.yaml").read_text())
-ONE_OF_EACH = ("fare", "company", "trip_start_hour")  # a numeric, a categorical and an identity feature
+ONE_OF_EACH: dict[str, Any] = {
+    "fare": {"type": "numeric", "log": True},
+    "company": {"type": "categorical"},
+    "trip_start_hour": {"type": "identity", "max": 23},
+    "trip_miles": {"type": "bucketized"},
+    "driver": {"type": "hashed"},
+    "hour_and_company": {"type": "cross", "columns": ["trip_start_hour", "company"]},
+    "begin": {"type": "timestamp", "parts": ["hour"]},
+    "comment": {"type": "text"},
+    "map": {"type": "tensor", "shape": [2, 2, 1]},
+}
+MODEL_OF_EACH: dict[str, Any] = {
+    "wide_and_deep": {},
+    "mlp": {},
+    "linear": {},
+    "two_tower": {"user": ["fare", "company"], "item": ["trip_start_hour"]},
+    "cnn": {},
+    "custom": {"module": "shop.model"},
+}
 DATABASE = {"type": "mysql", "host": "db", "port": 3306, "database": "mlmd", "user": "me"}
 FULL = {
     **TAXI,
     "schema": str(ROOT / "schemas" / "taxi.pbtxt"),
     "engine": {"metadata": DATABASE},
-    "preprocessing": {"features": {name: TAXI["preprocessing"]["features"][name] for name in ONE_OF_EACH}},
+    "preprocessing": {"features": ONE_OF_EACH},
+    "model": {"type": "custom", **MODEL_OF_EACH["custom"]},
 }
 MISSING = object()
 
-Place = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 
 
-def sections(here: Any = Deployment, place: Place = ()) -> Iterator[tuple[Place, type[Section]]]:
-    """Every section of the model, with a place in `FULL` where it is, or could be."""
+class Place(NamedTuple):
+    """A place in a file: its keys, and the type of the model that the file has."""
+
+    keys: Keys
+    model: str = "custom"
+
+    def __str__(self) -> str:
+        keys = ".".join(map(str, self.keys))
+        return keys if self.model == "custom" else f"{self.model}:{keys}"
+
+
+def sections(
+    here: Any = Deployment, keys: Keys = (), model: str = "custom"
+) -> Iterator[tuple[Place, type[Section]]]:
+    """Every section of the model, with a place where it is, or could be."""
+    here = without_none(here)
     if get_origin(here) is dict:
         value = get_args(here)[1]
-        if value is AnyFeature:
-            for kind, name in zip(get_args(get_args(AnyFeature)[0]), ONE_OF_EACH, strict=True):
-                yield from sections(kind, (*place, name))
+        if kinds(value):
+            for name, feature in ONE_OF_EACH.items():
+                yield from sections(kinds(value)[feature["type"]], (*keys, name))
         else:
-            yield from sections(value, (*place, "auc"))
+            yield from sections(value, (*keys, "auc"))
+    elif kinds(here) and keys == ("model",):
+        for kind, section in kinds(here).items():
+            yield from sections(section, keys, kind)
     elif isinstance(here, type) and issubclass(here, Section):
-        yield place, here
-        for name, field in here.model_fields.items():
-            yield from sections(field.annotation, (*place, field.alias or name))
-    elif type(None) in get_args(here):
-        yield from sections(get_args(here)[0], place)
+        yield Place(keys, model), here
+        for name, field in file_fields(here).items():
+            yield from sections(field.rebuild_annotation(), (*keys, name), model)
 
 
 SECTIONS = dict(sections())
 FIELDS = {
-    (*place, field.alias or name): field
+    Place((*place.keys, name), place.model): field
     for place, section in SECTIONS.items()
-    for name, field in section.model_fields.items()
+    for name, field in file_fields(section).items()
 }
 
 
-def dotted(place: Place) -> str:
-    return ".".join(map(str, place))
+def dotted(keys: Keys) -> str:
+    return ".".join(map(str, keys))
 
 
-def changed(place: Place, value: Any) -> dict[str, Any]:
+def changed(keys: Keys, value: Any, model: str = "custom") -> dict[str, Any]:
     """`FULL` with another value at a place, or without any."""
     content = copy.deepcopy(FULL)
+    content["model"] = {"type": model, **copy.deepcopy(MODEL_OF_EACH[model])}
+    if model not in ("cnn", "custom"):
+        del content["preprocessing"]["features"]["map"]
+    if model == "two_tower":
+        towers = [name for tower in ("user", "item") for name in content["model"][tower]]
+        features = content["preprocessing"]["features"]
+        content["preprocessing"]["features"] = {name: features[name] for name in towers}
     here: Any = content
-    for key in place[:-1]:
+    for key in keys[:-1]:
         here = here.setdefault(key, {}) if isinstance(here, dict) else here[key]
     if value is MISSING:
-        del here[place[-1]]
+        del here[keys[-1]]
     else:
-        here[place[-1]] = value
+        here[keys[-1]] = value
     return content
 
 
@@ -99,17 +143,30 @@ def test_the_demo_loads() -> None:
     )
     assert deployment.schema_path == ROOT / "schemas" / "taxi.pbtxt"
     assert deployment.gates.metrics["auc"].min_value == 0.8
-    assert deployment.preprocessing.specs()[0] == Feature("fare", "fare", "numeric", log=True)
-    assert deployment.preprocessing.specs()[-1] == Feature(
-        "trip_start_month", "trip_start_month", "identity", min=1, max=12
-    )
+    specs = deployment.preprocessing.specs()
+    assert specs[0] == Numeric(name="fare", log=True)
+    assert specs[-1] == Identity(name="trip_start_month", min=1, max=12)
+    assert deployment.columns["company"] is False and len(deployment.columns) == 14
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_kind_of_feature_and_of_model_loads(tmp_path: Path, model: str) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(changed(("name",), "shop", model)))
+    deployment = load(tmp_path / "a.yaml")
+    assert type(deployment.model) is MODELS[model]
+    features = deployment.preprocessing.features
+    assert all(type(feature) is FEATURES[feature.type] for feature in features.values())
+    assert len(features) == {"two_tower": 3, "cnn": 9, "custom": 9}.get(model, 8)
 
 
 def test_what_a_file_leaves_out_has_the_documented_default(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     needed = ("name", "schema", "state", "label", "preprocessing")
-    file.write_text(yaml.safe_dump({**{k: FULL[k] for k in needed}, "data": {"path": "d"}}))
+    content = changed(("data",), {"path": "d"}, "mlp")
+    file.write_text(yaml.safe_dump({key: content[key] for key in (*needed, "data")}))
     deployment = load(file)
+    assert deployment.model == WideAndDeep()
+    assert deployment.preprocessing.features["company"] == Categorical(name="company")
     assert deployment.data.pattern == "{SPAN}/*"
     assert deployment.warm_start.enabled and deployment.warm_start.epochs == 5
     assert deployment.registry_name == "taxi"
@@ -118,7 +175,7 @@ def test_what_a_file_leaves_out_has_the_documented_default(tmp_path: Path) -> No
     assert deployment.base_path == deployment.state / "serving" / "taxi"
 
 
-@pytest.mark.parametrize("place", FIELDS, ids=dotted)
+@pytest.mark.parametrize("place", FIELDS, ids=str)
 def test_every_field_has_a_sentence_and_a_type(place: Place) -> None:
     field = FIELDS[place]
     assert field.description and len(field.description) > 8 and field.description.endswith(".")
@@ -127,63 +184,88 @@ def test_every_field_has_a_sentence_and_a_type(place: Place) -> None:
 
 def test_defaults_can_be_written_out(tmp_path: Path) -> None:
     needed = ("name", "schema", "state", "label", "preprocessing", "data")
-    (tmp_path / "short.yaml").write_text(yaml.safe_dump({key: FULL[key] for key in needed}))
+    content = changed(("name",), "shop", "mlp")
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump({key: content[key] for key in needed}))
     short = load(tmp_path / "short.yaml")
-    (tmp_path / "long.yaml").write_text(yaml.safe_dump(short.model_dump(mode="json", by_alias=True)))
+    written = short.model_dump(mode="json", by_alias=True)
+    for feature in written["preprocessing"]["features"].values():
+        del feature["name"]
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump(written))
     assert load(tmp_path / "long.yaml") == short
 
 
 # Every place of the file, systematically.
 
 
-@pytest.mark.parametrize("place", SECTIONS, ids=lambda p: dotted(p) or "top")
+@pytest.mark.parametrize("place", SECTIONS, ids=lambda place: str(place) or "top")
 def test_an_unknown_key_is_refused_and_all_that_is_allowed_there_is_named(
     problems: Callable[[Any], list[str]], place: Place
 ) -> None:
-    (problem,) = problems(changed((*place, "zzz"), 1))
-    allowed = ", ".join(field.alias or name for name, field in SECTIONS[place].model_fields.items())
-    assert problem == f"{dotted((*place, 'zzz'))}: unknown key (allowed here: {allowed})"
+    (problem,) = problems(changed((*place.keys, "zzz"), 1, place.model))
+    allowed = ", ".join(file_fields(SECTIONS[place]))
+    assert problem == f"{dotted((*place.keys, 'zzz'))}: unknown key (allowed here: {allowed})"
 
 
-@pytest.mark.parametrize("place", FIELDS, ids=dotted)
+@pytest.mark.parametrize("place", FIELDS, ids=str)
 def test_a_key_with_a_typo_gets_the_right_one_back(
     problems: Callable[[Any], list[str]], place: Place
 ) -> None:
-    *above, key = place
+    *above, key = place.keys
     typo = f"{key}s" if key != "type" else "tpye"
-    found = problems(changed((*above, typo), 1))
+    typo = "colunm" if key == "column" else typo  # a tensor has `columns`, too
+    found = problems(changed((*above, typo), 1, place.model))
     assert f"{dotted((*above, typo))}: unknown key; did you mean {key}? (allowed here: " in "\n".join(found)
 
 
-@pytest.mark.parametrize(
-    "place", [place for place, field in FIELDS.items() if field.is_required()], ids=dotted
-)
+# The type of a feature or of the model tells what else may be there, so it has no default in a file.
+NEEDED = [
+    place
+    for place, field in FIELDS.items()
+    if (field.is_required() and field.json_schema_extra is None)
+    or (place.keys[-1] == "type" and place.keys[0] in ("preprocessing", "model"))
+]
+
+
+@pytest.mark.parametrize("place", NEEDED, ids=str)
 def test_a_required_key_that_is_missing_is_explained(
     problems: Callable[[Any], list[str]], place: Place
 ) -> None:
-    (problem,) = problems(changed(place, MISSING))
-    assert problem.startswith(f"{dotted(place)}: missing, ")
-    assert place[-1] == "type" or problem.endswith(FIELDS[place].description or "-")
+    keys = place.keys
+    (problem,) = problems(changed(keys, MISSING, place.model))
+    assert problem.startswith(f"{dotted(keys)}: missing, ")
+    if keys[-1] == "type" and keys[0] != "engine":
+        assert problem.endswith(f"expected one of {', '.join(MODELS if keys[0] == 'model' else FEATURES)}")
+    else:
+        assert problem.endswith(FIELDS[place].description or "-")
 
 
-@pytest.mark.parametrize("place", [place for place in FIELDS if place != ("schema",)], ids=dotted)
+@pytest.mark.parametrize("place", [place for place in FIELDS if place.keys != ("schema",)], ids=str)
 def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) -> None:
     refused = 0
     for value in ([{}], {"a": [1]}, "..."):
-        (tmp_path / "shop.yaml").write_text(yaml.safe_dump(changed(place, value)))
+        (tmp_path / "shop.yaml").write_text(yaml.safe_dump(changed(place.keys, value, place.model)))
         try:
             load(tmp_path / "shop.yaml")
         except RetrainError as error:
             first, *found = str(error).splitlines()
             assert first == f"{tmp_path}/shop.yaml is not a valid deployment:"
-            assert any(line.startswith(f"  {dotted(place)}") for line in found)
+            assert any(line.startswith(f"  {dotted(place.keys)}") for line in found)
             for line in found:
                 assert any(
                     word in line for word in (": got ", ": missing", ": unknown key", ": label expression")
                 )
-            for jargon in ("nput should", "dictionary", "instance", "class", "None", "pydantic", "[key]"):
+            for jargon in (
+                "nput should",
+                "hould have",
+                "dictionary",
+                "instance",
+                "None",
+                "pydantic",
+                "[key]",
+            ):
                 assert jargon not in str(error)
             refused += 1
+    # Any mapping will do for what is handed on as it is.
     assert refused >= 2
 
 
@@ -191,9 +273,9 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "message"),
+    ("keys", "value", "message"),
     [
-        (("replay", "scheme"), "resevoir", "replay.scheme: got 'resevoir', expected one of reservoir"),
+        (("replay", "scheme"), "resevoir", "replay.scheme: got 'resevoir', expected reservoir"),
         (
             ("training", "optimizer"),
             "Adamw",
@@ -203,19 +285,18 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
         (
             ("preprocessing", "features", "fare", "type"),
             "numreic",
-            "preprocessing.features.fare.type: got 'numreic', expected one of numeric, categorical, "
-            "identity; did you mean numeric?",
+            f"preprocessing.features.fare.type: got 'numreic', expected one of {', '.join(FEATURES)}; "
+            "did you mean numeric?",
         ),
         (
             ("preprocessing", "features", "fare", "type"),
             None,
-            "preprocessing.features.fare.type: got nothing, expected one of numeric, categorical, identity",
+            f"preprocessing.features.fare.type: got nothing, expected one of {', '.join(FEATURES)}",
         ),
         (
             ("gates", "metrics", "acu"),
             {"min_value": 0.5},
-            "gates.metrics.acu: unknown key; did you mean auc? "
-            "(allowed here: auc, pr_auc, accuracy, log_loss)",
+            f"gates.metrics.acu: unknown key; did you mean auc? (allowed here: {', '.join(METRICS)})",
         ),
         (
             ("training", "epochs"),
@@ -265,14 +346,91 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
             "engine.beam_args: got '--runner=x', expected a list",
         ),
         (
-            ("model", "hidden", 1),
+            ("preprocessing", "features", "map", "shape", 1),
             "32",
-            "model.hidden.1: got '32', expected a whole number",
+            "preprocessing.features.map.shape.1: got '32', expected a whole number",
         ),
         (
-            ("model", "hidden"),
+            ("preprocessing", "features", "map", "shape"),
+            [2, 2],
+            "preprocessing.features.map.shape: got 2 entries, expected at least 3 entries",
+        ),
+        (
+            ("preprocessing", "features", "map", "shape"),
+            [2, 2, 1, 1],
+            "preprocessing.features.map.shape: got 4 entries, expected at most 3 entries",
+        ),
+        (
+            ("preprocessing", "features", "begin", "parts"),
             [],
-            "model.hidden: got an empty list, expected at least one entry",
+            "preprocessing.features.begin.parts: got an empty list, expected at least one entry",
+        ),
+        (
+            ("preprocessing", "features", "begin", "parts", 0),
+            "hours",
+            "preprocessing.features.begin.parts.0: got 'hours', expected one of minute, hour, day_of_week, "
+            "day_of_month, month; did you mean hour?",
+        ),
+        (
+            ("preprocessing", "features", "company", "separator"),
+            "",
+            "preprocessing.features.company.separator: got '', expected at least one character",
+        ),
+        (
+            ("preprocessing", "features", "driver", "buckets"),
+            0,
+            "preprocessing.features.driver.buckets: got 0, expected at least 1",
+        ),
+        (
+            ("preprocessing", "features", "comment", "ngrams"),
+            6,
+            "preprocessing.features.comment.ngrams: got 6, expected at most 5",
+        ),
+        (
+            ("preprocessing", "features", "fare"),
+            {"type": "numeric", "name": "cost"},
+            "preprocessing.features.fare.name: unknown key; a feature's name is its key, and `column` its "
+            "raw column",
+        ),
+        (
+            ("preprocessing", "features", "the fare"),
+            {"type": "numeric"},
+            "preprocessing.features.the fare: got 'the fare', expected letters, digits and _, a letter first "
+            "(the raw column is `column`)",
+        ),
+        (("model",), "mlp", "model: got 'mlp', expected `key: value` lines"),
+        (("model",), {"hidden": [8]}, f"model.type: missing, expected one of {', '.join(MODELS)}"),
+        (
+            ("model",),
+            {"type": "wide"},
+            f"model.type: got 'wide', expected one of {', '.join(MODELS)}",
+        ),
+        (("model",), {"type": "mlp", "dropout": 1.0}, "model.dropout: got 1.0, expected less than 1"),
+        (
+            ("model",),
+            {"type": "cnn", "filters": []},
+            "model.filters: got an empty list, expected at least one entry",
+        ),
+        (
+            ("model", "module"),
+            "my-module.py",
+            r"model.module: got 'my-module.py', expected text that matches ^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+        ),
+        # What may be one thing or another.
+        (
+            ("label", "class_weights"),
+            "balancd",
+            "label.class_weights: got 'balancd', expected balanced or `key: value` lines",
+        ),
+        (
+            ("label", "class_weights"),
+            {"1": 0},
+            "label.class_weights.1: got 0, expected more than 0",
+        ),
+        (
+            ("label", "class_weights"),
+            {1: 2.0},
+            "label.class_weights.1: got 1, expected text (in quotes, where it looks like something else)",
         ),
         (
             ("trigger", "on_drift"),
@@ -298,7 +456,7 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
         (
             ("preprocessing", "features", 7),
             {"type": "numeric"},
-            "preprocessing.features.7: got 7, expected text (in quotes, where it looks like something else)",
+            "preprocessing.features: got the name 7, expected text (in quotes, where it looks like a number)",
         ),
         # Settings that contradict each other.
         (
@@ -332,17 +490,136 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
         (
             ("preprocessing", "features", "numeric"),
             {"type": "categorical"},
-            "preprocessing.features: got 'numeric', which is the pipeline's own, expected another "
-            "(the column's is `column`)",
+            "preprocessing.features.numeric: got 'numeric', which is the pipeline's own, expected another "
+            "(the raw column is `column`)",
+        ),
+        (
+            ("preprocessing", "features", "map", "columns"),
+            ["a", "b"],
+            "preprocessing.features.map: got 2 columns for shape [2, 2, 1], expected 4",
+        ),
+        (
+            ("label", "class_weights"),
+            {"yes": 2.0},
+            "label.class_weights: got 'yes', expected the classes '0' and '1'",
+        ),
+        (
+            ("label", "log"),
+            True,
+            "label.log: got true for a binary label, expected it for a regression only",
+        ),
+        (
+            ("label", "task"),
+            "multiclass",
+            "label.expression: got one for a multiclass label, expected a column of classes",
+        ),
+        (
+            ("label", "task"),
+            "regression",
+            "gates.metrics.auc: not a metric of a regression task, expected one of r2, mae, rmse",
+        ),
+        (
+            ("label", "example_weight"),
+            "big_tip",
+            "label.example_weight: got 'big_tip', which is the label, expected a column of its own",
+        ),
+        (
+            ("label", "example_weight"),
+            "company",
+            "label.example_weight: got 'company', which is a feature, too, expected a column of its own",
+        ),
+        (
+            ("model",),
+            {"type": "mlp"},
+            "model.type: got mlp for the tensor 'map', expected cnn or custom",
+        ),
+        (
+            ("model",),
+            {"type": "two_tower", "user": ["fare"], "item": ["fare"]},
+            "model.item: got 'fare', which is in `user`, too, expected it in one tower",
         ),
     ],
 )
 def test_a_mistake_gets_one_line(
-    problems: Callable[[Any], list[str]], place: Place, value: Any, message: str
+    problems: Callable[[Any], list[str]], keys: Keys, value: Any, message: str
 ) -> None:
-    (problem,) = problems(changed(place, value))
-    field = FIELDS.get(place) or FIELDS.get(place[:-1])
-    assert problem in (message, f"{message}. {field.description if field else ''}")
+    (problem,) = problems(changed(keys, value))
+    sentences = [f". {field.description}" for field in FIELDS.values()]
+    assert problem.removeprefix(message) in ("", *sentences)
+
+
+# Settings that contradict each other across sections, in files that have another model than `FULL`.
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "value", "message"),
+    [
+        (
+            "two_tower",
+            ("model", "item"),
+            ["trip_start_huor"],
+            "model.item: got 'trip_start_huor', which is not in preprocessing.features",
+        ),
+        (
+            "two_tower",
+            ("model", "user"),
+            ["fare"],
+            "model: 'company' is in neither tower; put it into `user` or `item`, or remove it",
+        ),
+        (
+            "two_tower",
+            ("label",),
+            {"name": "fare_class", "task": "multiclass"},
+            "label.task: got multiclass for a two_tower model, expected binary",
+        ),
+        (
+            "cnn",
+            ("preprocessing", "features", "map"),
+            MISSING,
+            "model.type: got cnn for 0 features of type tensor, expected exactly one",
+        ),
+        (
+            "cnn",
+            ("preprocessing", "features", "map2"),
+            {"type": "tensor", "shape": [2, 2, 1]},
+            "model.type: got cnn for 2 features of type tensor, expected exactly one",
+        ),
+        (
+            "mlp",
+            ("preprocessing", "columns"),
+            ["tips"],
+            "preprocessing.columns: got columns for a `preprocessing_fn` of your own, which only a model of "
+            "type custom has; make features of them",
+        ),
+        (
+            "mlp",
+            ("preprocessing", "features"),
+            {},
+            "preprocessing.features: got none, expected at least one entry",
+        ),
+    ],
+)
+def test_a_model_and_what_it_does_not_go_with_get_one_line(
+    problems: Callable[[Any], list[str]], model: str, keys: Keys, value: Any, message: str
+) -> None:
+    assert problems(changed(keys, value, model)) == [message]
+
+
+def test_a_model_of_ones_own_needs_no_features(tmp_path: Path) -> None:
+    content = changed(("preprocessing",), {"features": {}, "columns": ["tips", "fare"]})
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
+    assert load(tmp_path / "a.yaml").columns == {"fare": True, "tips": True}
+
+
+@pytest.mark.parametrize("task", DEFAULT_GATES)
+def test_a_file_without_metrics_is_judged_by_those_of_its_task(tmp_path: Path, task: str) -> None:
+    content = changed(("label",), {"name": "sum", "task": task}, "mlp")
+    for gates in ({}, {"metrics": {}}):
+        (tmp_path / "a.yaml").write_text(yaml.safe_dump({**content, "gates": gates}))
+        assert load(tmp_path / "a.yaml").gate_metrics == DEFAULT_GATES[task]
+    content["gates"] = {"metrics": {"log_loss" if task != "regression" else "mae": {"min_value": 2}}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
+    assert list(load(tmp_path / "a.yaml").gate_metrics.values()) == [MetricGate(min_value=2)]
 
 
 @pytest.mark.parametrize("pattern", ["*.csv", "{SPAN}/{SPAN}/*", "/{SPAN}/*", "{SPAN}/", "*/{SPAN}.csv", ""])
@@ -507,4 +784,8 @@ def test_a_deployment_does_not_change() -> None:
 
 
 def test_the_walk_of_these_tests_meets_every_section() -> None:
-    assert set(SECTIONS.values()) == set(Section.__subclasses__())
+    features = file_fields(file_fields(Deployment)["preprocessing"].annotation)["features"]
+    assert set(kinds(get_args(features.annotation)[1])) == set(FEATURES)
+    assert set(kinds(file_fields(Deployment)["model"].rebuild_annotation())) == set(MODELS)
+    assert {type_.__name__ for type_ in SECTIONS.values()} >= {"Data", "Label", "MetricGate", "Database"}
+    assert set(SECTIONS.values()) >= {*FEATURES.values(), *MODELS.values()}

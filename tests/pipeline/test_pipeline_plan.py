@@ -1,10 +1,11 @@
-"""What there is to learn: spans on disk, what is pending, and that nothing is lost or learned twice."""
+"""What there is to learn: what is pending, late or set aside, and that nothing is lost or learned twice."""
 
 from __future__ import annotations
 
-import os
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from components.errors import RetrainError
 from components.promote.registry import Version, lineage
 from pipeline.config import Data
+from pipeline.late import digest, identify
 from pipeline.learn import Learner, Outcome
-from pipeline.plan import Pending, find_spans, next_run, pending
+from pipeline.plan import Pending, asked_for, learned, next_run, pending, watermark
+from pipeline.sources import find_spans
 
 
 def put(folder: Path, *names: str) -> None:
@@ -27,116 +30,16 @@ def put(folder: Path, *names: str) -> None:
             path.write_text("a\n1\n")
 
 
-def spans(folder: Path, pattern: str) -> dict[int, list[str]]:
-    found = find_spans(Data(path=folder, pattern=pattern))
-    assert list(found) == sorted(found)
-    return {span: [str(file.relative_to(folder)) for file in files] for span, files in found.items()}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "names", "expected"),
-    [
-        ("{SPAN}/*", ["1/a.csv", "1/b.parquet", "2/c.csv"], {1: ["1/a.csv", "1/b.parquet"], 2: ["2/c.csv"]}),
-        ("{SPAN}/*.csv", ["1/a.csv", "1/b.parquet", "1/c.csv.gz"], {1: ["1/a.csv"]}),
-        (
-            "span-{SPAN}/part-*.csv",
-            [
-                "span-1/part-1.csv",
-                "span-1/part-0.csv",
-                "span-1/other.csv",
-                "1/part-0.csv",
-                "xspan-2/part-0.csv",
-            ],
-            {1: ["span-1/part-0.csv", "span-1/part-1.csv"]},
-        ),
-        ("{SPAN}.csv", ["1.csv", "2.csv", "3.csv.gz", "x.csv", "4/a.csv"], {1: ["1.csv"], 2: ["2.csv"]}),
-        (
-            "day{SPAN}-*.csv",
-            ["day1-a.csv", "day1-b.csv", "day12-a.csv", "day-a.csv"],
-            {1: ["day1-a.csv", "day1-b.csv"], 12: ["day12-a.csv"]},
-        ),
-        (
-            "raw/by-day/{SPAN}/*.csv",
-            ["raw/by-day/3/a.csv", "3/a.csv", "raw/3/a.csv"],
-            {3: ["raw/by-day/3/a.csv"]},
-        ),
-        ("{SPAN}/*/*.csv", ["1/x/a.csv", "1/y/a.csv", "1/b.csv"], {1: ["1/x/a.csv", "1/y/a.csv"]}),
-        ("{SPAN}/**/*.csv", ["1/x/y/a.csv", "1/b.csv"], {1: ["1/b.csv", "1/x/y/a.csv"]}),
-        ("{SPAN}", ["1", "2", "x"], {1: ["1"], 2: ["2"]}),
-        ("{SPAN}+(x)/*", ["1+(x)/a", "1xx/a", "1+x/a"], {1: ["1+(x)/a"]}),  # no regular expression
-        ("{SPAN}/*", ["0/a", "007/a", "10/a"], {0: ["0/a"], 7: ["007/a"], 10: ["10/a"]}),
-        ("{SPAN}/*", ["1/", "2/a"], {1: [], 2: ["2/a"]}),  # an empty span is seen, to be refused
-        ("{SPAN}/*.csv", ["1/a.csv/", "1/b.csv"], {1: ["1/b.csv"]}),
-        ("{SPAN}/*", ["-1/a", "1.5/a", "v2/a"], {}),
-    ],
-)
-def test_spans_of_a_pattern(tmp_path: Path, pattern: str, names: list[str], expected: Any) -> None:
-    put(tmp_path, *names)
-    assert spans(tmp_path, pattern) == expected
-
-
-@pytest.mark.parametrize("pattern", ["{SPAN}/*.csv", "{SPAN}.csv"])
-def test_spans_are_sorted_as_numbers(tmp_path: Path, pattern: str) -> None:
-    numbers = [*range(1, 13), 99, 100, 101, 1000]
-    put(tmp_path, *(pattern.replace("{SPAN}", str(n)).replace("*", "a") for n in reversed(numbers)))
-    assert list(spans(tmp_path, pattern)) == numbers
-
-
-@pytest.mark.parametrize(
-    ("pattern", "names"), [("{SPAN}/*", ["7/a", "007/a"]), ("{SPAN}.csv", ["7.csv", "07.csv"])]
-)
-def test_two_names_for_one_span_are_refused(tmp_path: Path, pattern: str, names: list[str]) -> None:
-    put(tmp_path, *names)
-    with pytest.raises(
-        RetrainError, match=rf"span 7 is there twice: 0+7.* and 7.* in {tmp_path}; remove one"
-    ):
-        spans(tmp_path, pattern)
-
-
-def test_what_is_being_written_is_left_alone(tmp_path: Path) -> None:
-    unfinished = [
-        "1/.a.csv.swp",
-        "1/_SUCCESS",
-        "1/a.csv.tmp",
-        "1/_temporary/0/part-0.csv",
-        "1/.staging/part-0.csv",
-        ".split-tmp-x1/span-2/a.csv",
-        ".2/a.csv",
-        "_3/a.csv",
-        "4.tmp/a.csv",
-    ]
-    put(tmp_path, "1/a.csv", *unfinished)
-    assert spans(tmp_path, "{SPAN}/*") == {1: ["1/a.csv"]}
-    assert spans(tmp_path, "{SPAN}/**/*.csv") == {1: ["1/a.csv"]}
-    assert spans(tmp_path, "{SPAN}.tmp/*") == {}
-    put(tmp_path, "5.csv.tmp", "_6.csv", ".7.csv", "8.csv")
-    assert spans(tmp_path, "{SPAN}.csv") == {8: ["8.csv"]}
-
-
-def test_a_link_to_a_folder_is_a_span(tmp_path: Path) -> None:
-    put(tmp_path, "store/a.csv", "data/1/b.csv")
-    os.symlink(tmp_path / "store", tmp_path / "data" / "2")
-    assert spans(tmp_path / "data", "{SPAN}/*") == {1: ["1/b.csv"], 2: ["2/a.csv"]}
-
-
-@pytest.mark.parametrize(("pattern", "missing"), [("{SPAN}/*", "data"), ("raw/{SPAN}/*", "data/raw")])
-def test_a_missing_folder_says_what_belongs_there(tmp_path: Path, pattern: str, missing: str) -> None:
-    if missing != "data":
-        put(tmp_path, "data/")
-    with pytest.raises(RetrainError) as error:
-        spans(tmp_path / "data", pattern)
-    assert f"data.path: no folder {tmp_path / missing}." in str(error.value) and pattern in str(error.value)
-
-
-# Pending.
-
-
 def version(
-    number: int, *learned: int, parent: int | None = None, blessed: bool = True, aside: str = ""
+    number: int,
+    *learned: int,
+    parent: int | None = None,
+    blessed: bool = True,
+    aside: str = "",
+    up_to: int | None = None,
 ) -> Version:
-    return Version(
-        number, f"key {number}", learned, max(learned), parent, blessed, {}, {}, 0.0, set_aside=aside
-    )
+    up_to = max(learned) if up_to is None else up_to
+    return Version(number, f"key {number}", learned, up_to, parent, blessed, {}, {}, 0.0, set_aside=aside)
 
 
 COLD = version(1, 1)
@@ -182,6 +85,76 @@ def test_an_ancestor_of_what_is_served_sets_nothing_aside() -> None:
     assert pending([1, 2, 3, 4], third, line, retry=False, until=None) == Pending((4,), {})
 
 
+def test_what_was_set_aside_is_in_reach_when_later_spans_were_learned() -> None:
+    rejected, third = version(2, 2, parent=1, blessed=False), version(3, 3, parent=1)
+    versions = [COLD, rejected, third]
+    why = "version 2 was rejected by the gate"
+    assert pending([1, 2, 3, 4], third, versions, retry=False, until=None) == Pending((4,), {2: why})
+    assert pending([1, 2, 3, 4], third, versions, retry=True, until=None) == Pending((2, 4), {})
+
+
+def test_a_span_that_came_when_later_ones_were_learned_waits_to_be_asked_for() -> None:
+    third = version(2, 3, parent=1)
+    for retry in (False, True):
+        assert pending([1, 2, 3, 4], third, [COLD, third], retry=retry, until=None) == Pending((4,), {}, (2,))
+    # Another line learned it, and was left without a word against it.
+    other = version(3, 2, parent=1)
+    assert pending([1, 2, 3], third, [COLD, third, other], retry=False, until=None).late == (2,)
+
+
+def test_a_rejected_second_try_changes_nothing_for_a_learned_span() -> None:
+    second, again = version(2, 2, parent=1), version(3, 1, parent=2, blessed=False, up_to=2)
+    for retry in (False, True):
+        assert pending([1, 2], second, [COLD, second, again], retry=retry, until=None) == Pending((), {})
+
+
+def test_a_span_learned_again_counts_as_its_last_version_learned_it() -> None:
+    second, again = version(2, 2, parent=1), version(3, 1, parent=2, up_to=2)
+    versions = [COLD, second, again]
+    assert {span: v.number for span, v in learned(versions, again).items()} == {1: 3, 2: 2}
+    # After a rollback it is learned as before, and neither waits nor is set aside.
+    left = [COLD, second, replace(again, set_aside="rolled back")]
+    assert {span: v.number for span, v in learned(left, second).items()} == {1: 1, 2: 2}
+    assert pending([1, 2], second, left, retry=True, until=None) == Pending((), {})
+    assert learned([], None) == {}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_span_that_is_not_learned_is_learned_when_it_is_named(again: bool) -> None:
+    found = Pending((4, 5), {6: "rejected"}, late=(2,))
+    for span in (5, 2):  # one that waits behind another, and one that came late
+        assert asked_for(span, {1: COLD}, found, again, changed=True) == (span,)
+    assert asked_for(6, {1: COLD}, found, again, changed=True) == ()
+
+
+def test_a_learned_span_is_learned_again_when_that_is_said_and_it_has_changed() -> None:
+    found = Pending((), {})
+    assert asked_for(1, {1: COLD}, found, again=True, changed=True) == (1,)
+    for again in (True, False):  # done before: the same command again does nothing twice
+        assert asked_for(1, {1: COLD}, found, again, changed=False) == ()
+    with pytest.raises(RetrainError, match="--span 1: version 1 learned it already; add --again"):
+        asked_for(1, {1: COLD}, found, again=False, changed=True)
+
+
+@pytest.mark.parametrize(
+    ("champion", "known", "spans", "waiting", "expected"),
+    [
+        (None, [], [1], [1, 2], 1),
+        (None, [], [2], [1, 2], -1),  # 1 would be late
+        (version(1, 2, up_to=-1), [2], [1], [1], 2),
+        (COLD, [1], [4], [2, 3, 4, 5], 1),
+        (version(2, 4, parent=1, up_to=1), [1, 4], [2], [2, 3, 5], 2),
+        (version(3, 2, parent=2, up_to=2), [1, 2, 4], [3], [3, 5], 4),
+        (version(2, 5, parent=1), [1, 5], [3], [6], 5),  # late, or again: it stays
+        (version(2, 5, parent=1), [1, 5], [6, 7], [6, 7], 7),
+    ],
+)
+def test_the_watermark_is_before_what_waits(
+    champion: Version | None, known: list[int], spans: list[int], waiting: list[int], expected: int
+) -> None:
+    assert watermark(champion, known, spans, waiting) == expected
+
+
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8, unique=True).map(sorted), st.integers(0, 7))
 def test_a_run_takes_what_was_skipped_and_one_more(waiting: list[int], skipped: int) -> None:
     run = next_run(waiting, skipped, together=False)
@@ -194,13 +167,28 @@ def test_a_run_takes_what_was_skipped_and_one_more(waiting: list[int], skipped: 
 
 @dataclass
 class World:
-    """The spans and the registry, in memory but for the spans; `decide` draws what becomes of a run."""
+    """The registry in memory, spans and records on disk; `decide` draws what becomes of a run."""
 
     folder: Path
     decide: Any
     all_versions: dict[int, Version] = field(default_factory=dict)
     served: int | None = None
     trained: list[tuple[int, ...]] = field(default_factory=list)
+
+    @property
+    def data(self) -> Data:
+        return Data(path=self.folder / "data")
+
+    @property
+    def deployment(self) -> Any:
+        return SimpleNamespace(data=self.data, state=self.folder / "state")
+
+    def record(self, number: int, spans: tuple[int, ...]) -> None:
+        """As Register writes it."""
+        on_disk = find_spans(self.data)
+        files = {span: identify(self.data.path, on_disk[span]) for span in spans}
+        (self.folder / "records" / str(number)).mkdir(parents=True)
+        (self.folder / "records" / str(number) / "files.json").write_text(json.dumps(files))
 
     def versions(self) -> list[Version]:
         return list(self.all_versions.values())
@@ -212,14 +200,18 @@ class World:
         return lineage(self.versions(), self.served)
 
     def on_disk(self) -> list[int]:
-        return list(find_spans(Data(path=self.folder)))
+        return list(find_spans(self.data))
 
-    def learn(self, spans: tuple[int, ...], forced: bool) -> Outcome:
+    def learn(self, spans: tuple[int, ...], forced: bool, again: bool, named: bool) -> Outcome:
         base = self.champion()
         assert spans and list(spans) == sorted(set(spans))
-        # The trainer tells new examples from replayed ones by the watermark.
-        assert base is None or spans[0] > base.watermark
-        assert not {span for v in self.line() for span in v.spans} & set(spans)
+        ever = {span for v in self.versions() for span in v.spans}
+        assert named or all(span in ever or base is None or span > base.watermark for span in spans)
+        known = learned(self.versions(), base)
+        assert again or not known.keys() & set(spans)
+        waiting = pending(self.on_disk(), base, self.versions(), retry=False, until=None).spans
+        up_to = watermark(base, known, spans, waiting)
+        assert up_to >= (base.watermark if base else -1)
         action = self.decide(["skip", "blessed", "rejected", "skip", "blessed", "skip", "refuse"])
         if action == "skip" and (base is None or forced):
             action = "blessed"
@@ -228,16 +220,22 @@ class World:
             self.trained.append(spans)
             parent = base.number if base else None
             # The same work is taken from the cache, verdict and all, and is the same version.
-            known = [v for v in self.versions() if (v.spans, v.parent) == (spans, parent)]
-            number = known[0].number if known else len(self.all_versions) + 1
-            if not known:
-                self.all_versions[number] = version(
-                    number, *spans, parent=parent, blessed=action == "blessed"
-                )
+            on_disk = find_spans(self.data)
+            content = digest({span: identify(self.data.path, on_disk[span]) for span in spans})
+            made_of = (spans, parent, content)
+            same = [v for v in self.versions() if (v.spans, v.parent, v.fingerprint) == made_of]
+            number = same[0].number if same else len(self.all_versions) + 1
+            if not same:
+                made = version(number, *spans, parent=parent, blessed=action == "blessed", up_to=up_to)
+                uris = {"record": str(self.folder / "records" / str(number))}
+                self.all_versions[number] = replace(made, uris=uris, fingerprint=content)
+                self.record(number, spans)
             if self.all_versions[number].blessed:
                 self.served = number
         return Outcome(
             spans=spans,
+            label="",
+            dates=(),
             files=(),
             decision={"action": "train" if number else action, "reasons": []},
             version=number,
@@ -267,24 +265,28 @@ class Simulated(Learner):
 
     def __init__(self, world: World, **options: Any) -> None:
         self.world = world
-        super().__init__(world.deployment, **options)  # type: ignore[attr-defined]
+        super().__init__(world.deployment, **options)
 
     def __post_init__(self) -> None:
         self._registry = self.world  # type: ignore[assignment]
 
     def _run(self, spans: tuple[int, ...]) -> Outcome:
-        return self.world.learn(spans, self.forced)
+        named = self.span is not None
+        return self.world.learn(spans, self.forced or named, self.again, named)
 
 
 def accounted_for(world: World) -> None:
-    """Every span on disk is learned once, waits, is set aside with a reason, or belongs to a version left."""
-    learned = [span for v in world.line() for span in v.spans]
-    assert len(learned) == len(set(learned))
+    """Every span on disk is learned, waits, is set aside with a reason, or is reported as late."""
+    known = learned(world.versions(), world.champion())
     found = pending(world.on_disk(), world.champion(), world.versions(), retry=False, until=None)
-    elsewhere = {span for v in world.versions() for span in v.spans}
     for span in world.on_disk():
-        places = (span in learned, span in found.spans, span in found.set_aside)
-        assert sum(places) == 1 or (sum(places) == 0 and span in elsewhere), (span, world)
+        places = (span in known, span in found.spans, span in found.set_aside, span in found.late)
+        assert sum(places) == 1, (span, world)
+    retried = pending(world.on_disk(), world.champion(), world.versions(), retry=True, until=None)
+    assert set(retried.spans) == {*found.spans, *found.set_aside}
+
+
+OTHERS = ["promote", "arrive late", "change", "name", "name"]
 
 
 @settings(max_examples=150, deadline=None)
@@ -292,10 +294,9 @@ def accounted_for(world: World) -> None:
 def test_nothing_is_lost_or_learned_twice(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, promotions: bool, retries: bool
 ) -> None:
-    folder = tmp_path_factory.mktemp("world")
-    world = World(folder, lambda options: data.draw(st.sampled_from(options)))
-    world.deployment = type("Deployment", (), {"data": Data(path=folder)})()  # type: ignore[attr-defined]
-    commands = ["run", "arrive", "run", "rollback", *(["promote"] if promotions else [])]
+    world = World(tmp_path_factory.mktemp("world"), lambda options: data.draw(st.sampled_from(options)))
+    folder = world.data.path
+    commands = ["run", "arrive", "run", "rollback", *(OTHERS if promotions else [])]
     highest = -1
     for command in ["arrive", *data.draw(st.lists(st.sampled_from(commands), min_size=1, max_size=10))]:
         others = [number for number in world.all_versions if number != world.served]
@@ -303,6 +304,16 @@ def test_nothing_is_lost_or_learned_twice(
             for _ in range(data.draw(st.sampled_from([4, 1, 2]))):
                 highest += data.draw(st.sampled_from([1, 1, 2]))
                 put(folder, f"{highest}/a.csv")
+        elif command == "arrive late":
+            missing = sorted(set(range(highest)) - set(world.on_disk()))
+            put(folder, *(f"{data.draw(st.sampled_from(missing))}/a.csv" for _ in missing[:1]))
+        elif command == "change":
+            span = data.draw(st.sampled_from(world.on_disk()))
+            (folder / str(span) / data.draw(st.sampled_from(["a.csv", "b.csv"]))).write_text(
+                f"a\n{span}\n2\n"
+            )
+        elif command == "name":
+            name_one(world, data.draw(st.sampled_from(world.on_disk())))
         elif command == "promote" and others:
             world.promote(data.draw(st.sampled_from(others)))
         elif command == "rollback":
@@ -315,6 +326,29 @@ def test_nothing_is_lost_or_learned_twice(
     if not promotions and not retries:
         everything = [span for spans in world.trained for span in spans]
         assert len(everything) == len(set(everything)), "a span was trained on twice"
+
+
+def name_one(world: World, span: int) -> None:
+    """`retrain run --span`: that span alone is learned, and nothing else becomes late or is set aside."""
+    before = pending(world.on_disk(), world.champion(), world.versions(), retry=False, until=None)
+    known = learned(world.versions(), world.champion())
+    late = Simulated(world).late()
+    assert {one.span for one in late if one.version is None} == set(before.late)
+    changed = {one.span for one in late if one.version is not None}
+    assert changed <= set(known)
+    if span in changed:
+        with pytest.raises(RetrainError, match="add --again"):
+            list(Simulated(world, span=span).outcomes())
+    outcomes = list(Simulated(world, span=span, again=True).outcomes())
+    done = span in (changed if span in known else {*before.spans, *before.late})
+    assert [outcome.spans for outcome in outcomes] == ([(span,)] if done else [])
+    after = pending(world.on_disk(), world.champion(), world.versions(), retry=False, until=None)
+    assert set(before.spans) - {span} == set(after.spans) - {span}
+    assert set(before.set_aside) == set(after.set_aside) - {span} or span in before.set_aside
+    if outcomes and outcomes[0].blessed:
+        assert span in learned(world.versions(), world.champion()) and span not in after.late
+        assert span not in {one.span for one in Simulated(world).late()}
+        assert not list(Simulated(world, span=span, again=True).outcomes()), "the same command did it twice"
 
 
 def run_once(world: World, data: st.DataObject, retry: bool) -> None:

@@ -17,7 +17,7 @@ from components.errors import RetrainError
 from components.ingest import rows
 from pipeline import split
 from pipeline.periods import NO_DAY, Calendar, days_of
-from pipeline.split import SpanPart, split_file
+from pipeline.split import SpanPart, split_files
 
 EPOCH = datetime.date(1970, 1, 1)
 
@@ -35,7 +35,9 @@ def write(path: Path, text: str | bytes) -> Path:
 def test_csv_rows_keep_their_bytes_and_order(tmp_path):
     head = "\ufeffid,at,x\r\n"
     text = '7,2013-07-01,"1,\r\n0"\r\n1,2013-01-05,1.50\r\n\r\n2,2013-03-31T23:59:59,"é"\r\n3,2013-01-01,1e5'
-    result = split_file(write(tmp_path / "a.csv", head + text), "at", "quarter", tmp_path / "out")
+    result = split_files(
+        [write(tmp_path / "a.csv", head + text)], "quarter", tmp_path / "out", time_column="at"
+    )
     assert files(tmp_path / "out") == {
         "1/2013-Q1.csv": (
             head + '1,2013-01-05,1.50\r\n2,2013-03-31T23:59:59,"é"\r\n3,2013-01-01,1e5\r\n'
@@ -43,15 +45,15 @@ def test_csv_rows_keep_their_bytes_and_order(tmp_path):
         "3/2013-Q3.csv": (head + '7,2013-07-01,"1,\r\n0"\r\n').encode(),
     }
     assert result.parts == [
-        SpanPart(1, "2013-Q1", 3, tmp_path / "out/1/2013-Q1.csv"),
-        SpanPart(3, "2013-Q3", 1, tmp_path / "out/3/2013-Q3.csv"),
+        SpanPart(1, "2013-Q1", 3, (tmp_path / "out/1/2013-Q1.csv",)),
+        SpanPart(3, "2013-Q3", 1, (tmp_path / "out/3/2013-Q3.csv",)),
     ]
-    assert (result.unreadable, result.unreadable_path) == (0, None)
+    assert (result.unreadable, result.unreadable_paths) == (0, ())
 
 
 def test_gzip_stays_gzip(tmp_path):
     file = write(tmp_path / "a.csv.gz", gzip.compress(b"at\n2013-01-01\n2014-01-01\n", mtime=0))
-    split_file(file, "at", "year", tmp_path / "out")
+    split_files([file], "year", tmp_path / "out", time_column="at")
     unpacked = {name: gzip.decompress(content) for name, content in files(tmp_path / "out").items()}
     assert unpacked == {"1/2013.csv.gz": b"at\n2013-01-01\n", "2/2014.csv.gz": b"at\n2014-01-01\n"}
 
@@ -65,12 +67,12 @@ def test_parquet_keeps_types_and_order(tmp_path):
         }
     )
     pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
-    result = split_file(tmp_path / "a.parquet", "at", "month", tmp_path / "out")
+    result = split_files([tmp_path / "a.parquet"], "month", tmp_path / "out", time_column="at")
     assert [(part.span, part.label, part.rows) for part in result.parts] == [
         (1, "2013-01", 2),
         (2, "2013-02", 2),
     ]
-    first, second = (pa.parquet.read_table(part.path) for part in result.parts)
+    first, second = (pa.parquet.read_table(part.paths[0]) for part in result.parts)
     assert first.schema == table.schema
     assert first.to_pylist() == table.take([0, 2]).to_pylist()
     assert second.to_pylist() == table.take([1, 3]).to_pylist()
@@ -88,14 +90,14 @@ def test_parquet_keeps_types_and_order(tmp_path):
 )
 def test_labels(tmp_path, every, label):
     file = write(tmp_path / "a.csv", "at\n2014-12-31 23:59:59\n")
-    (part,) = split_file(file, "at", every, tmp_path / "out").parts
+    (part,) = split_files([file], every, tmp_path / "out", time_column="at").parts
     assert (part.span, part.label) == (1, label)
 
 
 def test_more_than_a_hundred_spans_in_any_order(tmp_path):
     days = [(EPOCH + datetime.timedelta(i)).isoformat() for i in range(120)]
     file = write(tmp_path / "a.csv", "at\n" + "\n".join(reversed(days)))
-    parts = split_file(file, "at", "day", tmp_path / "out").parts
+    parts = split_files([file], "day", tmp_path / "out", time_column="at").parts
     assert [(part.span, part.label) for part in parts] == list(enumerate(days, 1))
     assert sorted(os.listdir(tmp_path / "out"), key=int) == [str(i) for i in range(1, 121)]
 
@@ -103,23 +105,23 @@ def test_more_than_a_hundred_spans_in_any_order(tmp_path):
 def test_a_later_file_continues_the_numbers(tmp_path):
     first = write(tmp_path / "a.csv", "at\n2013-02-10\n2013-03-10\n")
     second = write(tmp_path / "b.csv", "at\n2013-05-10\n2013-04-10\n")
-    split_file(first, "at", "month", tmp_path / "out")
-    parts = split_file(second, "at", "month", tmp_path / "out", origin="2013-02-20").parts
+    split_files([first], "month", tmp_path / "out", time_column="at")
+    parts = split_files([second], "month", tmp_path / "out", time_column="at", origin="2013-02-20").parts
     assert [part.span for part in parts] == [3, 4]
     assert sorted(os.listdir(tmp_path / "out")) == ["1", "2", "3", "4"]
     with pytest.raises(RetrainError, match=r"rows of 2013-02, and the origin makes 2013-03 span 1"):
-        split_file(first, "at", "month", tmp_path / "other", origin="2013-03-01")
+        split_files([first], "month", tmp_path / "other", time_column="at", origin="2013-03-01")
 
 
 def test_unreadable_rows_are_kept_and_counted(tmp_path):
     text = "at,x\n2013-01-01,1\nsoon,2\n,3\n2013-01-02\nnan,4\n"
-    result = split_file(write(tmp_path / "a.csv", text), "at", "year", tmp_path / "out")
-    assert result.unreadable == 4 and result.unreadable_path == tmp_path / "out/unreadable.csv"
-    assert result.unreadable_path.read_text() == "at,x\nsoon,2\n,3\n2013-01-02\nnan,4\n"
+    result = split_files([write(tmp_path / "a.csv", text)], "year", tmp_path / "out", time_column="at")
+    assert result.unreadable == 4 and result.unreadable_paths == (tmp_path / "out/unreadable.csv",)
+    assert result.unreadable_paths[0].read_text() == "at,x\nsoon,2\n,3\n2013-01-02\nnan,4\n"
     table = pa.table({"at": [1e9, None, float("inf")], "x": [1, 2, 3]})
     pa.parquet.write_table(table, tmp_path / "a.parquet")
-    result = split_file(tmp_path / "a.parquet", "at", "year", tmp_path / "more")
-    assert pa.parquet.read_table(result.unreadable_path).column("x").to_pylist() == [2, 3]
+    result = split_files([tmp_path / "a.parquet"], "year", tmp_path / "more", time_column="at")
+    assert pa.parquet.read_table(result.unreadable_paths[0]).column("x").to_pylist() == [2, 3]
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
@@ -134,9 +136,9 @@ def test_a_file_in_many_blocks(tmp_path, monkeypatch, kind):
         if kind == "csv.gz":
             write(tmp_path / "a.csv.gz", gzip.compress((tmp_path / "a.csv").read_bytes()))
         monkeypatch.setattr(rows.blocks, "__defaults__", (100,))
-    parts = split_file(tmp_path / f"a.{kind}", "at", "week", tmp_path / "out").parts
+    parts = split_files([tmp_path / f"a.{kind}"], "week", tmp_path / "out", time_column="at").parts
     read = pa.parquet.read_table if kind == "parquet" else pa.csv.read_csv
-    found = [read(part.path).column("x").to_pylist() for part in parts]
+    found = [read(part.paths[0]).column("x").to_pylist() for part in parts]
     assert [len(x) for x in found] == [part.rows for part in parts] and all(x == sorted(x) for x in found)
     assert sorted(x for part in found for x in part) == list(range(500))
     assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]
@@ -149,16 +151,16 @@ def test_a_span_that_is_there_is_refused_or_replaced(tmp_path):
     write(out / "2/old.csv", "old")
     before = files(out)
     with pytest.raises(RetrainError, match=r"1 of 2 targets are already there: .*out/2;"):
-        split_file(file, "at", "year", out)
+        split_files([file], "year", out, time_column="at")
     assert files(out) == before and os.listdir(out) == ["2"]
-    split_file(file, "at", "year", out, force=True)
+    split_files([file], "year", out, time_column="at", force=True)
     assert sorted(files(out)) == ["1/2013.csv", "2/2014.csv"]
 
 
 def test_a_failure_while_publishing_undoes_everything(tmp_path, monkeypatch):
     file = write(tmp_path / "a.csv", "at\n2013-01-01\n2014-01-01\n")
     out = tmp_path / "out"
-    split_file(file, "at", "year", out)
+    split_files([file], "year", out, time_column="at")
     write(out / "1/more.csv", "more")
     before = files(out)
     rename = Path.rename
@@ -171,7 +173,7 @@ def test_a_failure_while_publishing_undoes_everything(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="disk"):
-        split_file(file, "at", "year", out, force=True)
+        split_files([file], "year", out, time_column="at", force=True)
     assert files(out) == before
 
 
@@ -179,8 +181,8 @@ def test_a_failure_while_publishing_undoes_everything(tmp_path, monkeypatch):
     ("content", "facts"),
     [
         (b"", ["empty (0 bytes)"]),
-        (b"at,x\n", ["no time", "there is no row"]),
-        (b"\n\n", ["there is no row"]),
+        (b"at,x\n", ["there is no row"]),
+        (b"\n\n", ["only blank lines"]),
         (b"time,x\n1,2\n", ["column 'at' is not in the file", "'time', 'x'"]),
         (b"at,at\n1,2\n", ["column 'at' is more than once"]),
         (b"at,x\n03/09/2013,1\n04/09/2013,1\n", ["'03/09/2013', '04/09/2013'", "ISO dates"]),
@@ -193,7 +195,7 @@ def test_a_failure_while_publishing_undoes_everything(tmp_path, monkeypatch):
 def test_files_that_cannot_be_split(tmp_path, content, facts):
     file = write(tmp_path / "a.csv", content)
     with pytest.raises(RetrainError) as error:
-        split_file(file, "at", "year", tmp_path / "out")
+        split_files([file], "year", tmp_path / "out", time_column="at")
     assert all(fact in str(error.value) for fact in [str(file), *facts]), str(error.value)
     assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
 
@@ -201,16 +203,16 @@ def test_files_that_cannot_be_split(tmp_path, content, facts):
 def test_other_mistakes(tmp_path):
     file = write(tmp_path / "a.csv", "at\n2013-01-01\n")
     with pytest.raises(RetrainError, match="got 'hour', expected one of day, week, month, quarter, year"):
-        split_file(file, "at", "hour", tmp_path / "out")
+        split_files([file], "hour", tmp_path / "out", time_column="at")
     with pytest.raises(RetrainError, match="origin: got 'May'"):
-        split_file(file, "at", "day", tmp_path / "out", origin="May")
+        split_files([file], "day", tmp_path / "out", time_column="at", origin="May")
     with pytest.raises(RetrainError, match="Is a directory"):
-        split_file(tmp_path, "at", "day", tmp_path / "out")
+        split_files([tmp_path], "day", tmp_path / "out", time_column="at")
     with pytest.raises(RetrainError, match="No such file"):
-        split_file(tmp_path / "b.csv", "at", "day", tmp_path / "out")
+        split_files([tmp_path / "b.csv"], "day", tmp_path / "out", time_column="at")
     pa.parquet.write_table(pa.table({"at": [True]}), tmp_path / "a.parquet")
     with pytest.raises(RetrainError, match="time column has the type bool"):
-        split_file(tmp_path / "a.parquet", "at", "day", tmp_path / "out")
+        split_files([tmp_path / "a.parquet"], "day", tmp_path / "out", time_column="at")
 
 
 DAY = (datetime.date(2013, 3, 9) - EPOCH).days
@@ -285,11 +287,11 @@ def test_no_row_is_lost(tmp_path_factory, table, every):
     given_rows = [f"{time},{x}" for time, x in table]
     file = write(folder / "a.csv", "at,x\n" + "\n".join(given_rows))
     try:
-        result = split_file(file, "at", every, folder / "out")
+        result = split_files([file], every, folder / "out", time_column="at")
     except RetrainError as error:
         assert "no time" in str(error)
         return
-    paths = [part.path for part in result.parts] + [result.unreadable_path] * bool(result.unreadable)
+    paths = [part.paths[0] for part in result.parts] + list(result.unreadable_paths)
     found = []
     for path in paths:
         text = path.read_bytes()

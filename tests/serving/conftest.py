@@ -197,9 +197,19 @@ def served(exports: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -
     with ModelServer(folder / "models.config", grpc_port=0, rest_port=0, poll_seconds=POLL_SECONDS) as server:
         for version in (1, 2):
             server.wait_until_available("taxi", version)
-        client = Client(server)
-        yield client
-        client.channel.close()
+        yield from _connected(server)
+
+
+def _connected(server: Any) -> Iterator[Client]:
+    client = Client(server)
+    yield client
+    client.channel.close()
+
+
+@pytest.fixture(scope="session")
+def connect() -> Callable[[Any], Iterator[Client]]:
+    """A client of a server, closed afterwards: for fixtures of other servers to `yield from`."""
+    return _connected
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A small data set, SavedModels over it, and what the stock Evaluator makes of them."""
+"""A small data set, SavedModels of every task over it, and what the stock Evaluator makes of them."""
 
 from __future__ import annotations
 
@@ -12,97 +12,131 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
+from tiny_models import MEAN_PRICE, PRICE, TYPES, answer
+
+from components.evaluate.logic import METRICS
+from components.label import Label
 
 BEAM = [
     "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
     "--sdk_container_image=unused",
 ]
-SCHEMA = "".join(
-    f'feature {{ name: "{name}" type: {kind} }}\n'
-    for name, kind in {"fare": "FLOAT", "company": "BYTES", "big": "INT", "span": "INT"}.items()
-)
-METRICS = ("auc", "pr_auc", "accuracy", "log_loss")
+SCHEMA = "".join(f'feature {{ name: "{name}" type: {kind} }}\n' for name, kind in TYPES.items())
 SLICES = [["company"], ["span", "company"]]
 
 
 @pytest.fixture(scope="session")
 def held_out() -> list[dict[str, Any]]:
-    """Spans 1 and 2, where `fare` tells something of the label, and 3, where all labels are 1."""
+    """Spans 1 and 2, where `fare` tells something of the labels, and 3, where all labels are the same."""
     rng = np.random.default_rng(5)
     labels = [*(int(x) for x in rng.random(600) < 0.4), *[1] * 40]
-    return [
-        {
-            "span": 1 + i // 300,
-            "example_id": i,
-            "big": label,
-            "fare": float(np.float32(rng.normal(label))) if i % 10 else None,
-            "company": ("ann", "b/ç", None)[i % 3],
-        }
-        for i, label in enumerate(labels)
-    ]
+    rows = []
+    for i, label in enumerate(labels):
+        fare = float(np.float32(rng.normal(label)))
+        colour = ("green", "red", "umber", "déjà")[label if i % 5 else 2 + i % 2]
+        rows.append(
+            {
+                "span": 1 + i // 300,
+                "example_id": i,
+                "big": label,
+                "colour": colour if i < 600 else "red",
+                "price": float(np.float32(MEAN_PRICE + PRICE * (fare + rng.normal())))
+                if i < 600
+                else MEAN_PRICE,
+                "fare": fare if i % 10 else None,
+                "company": ("ann", "b/ç", None)[i % 3],
+                "Trip Words": (None, "a", ["a", "b"])[i % 3],
+                "weight": (0.0, 0.5, 1.0, 4.0)[i * 7 % 4],
+            }
+        )
+    return rows
 
 
 @pytest.fixture(scope="session")
-def examples(held_out, serialize, tmp_path_factory) -> standard_artifacts.Examples:
-    import tensorflow as tf
+def write_examples(serialize, tmp_path_factory) -> Callable[..., standard_artifacts.Examples]:
+    def write(rows: Sequence[dict[str, Any]]) -> standard_artifacts.Examples:
+        import tensorflow as tf
 
-    artifact = standard_artifacts.Examples()
-    artifact.uri = str(tmp_path_factory.mktemp("examples"))
-    artifact.split_names = '["train", "eval"]'
-    path = Path(artifact.uri, "Split-eval", "data_tfrecord-00000-of-00001.gz")
-    path.parent.mkdir()
-    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        for record in serialize(held_out):
-            writer.write(record)
-    return artifact
+        artifact = standard_artifacts.Examples()
+        artifact.uri = str(tmp_path_factory.mktemp("examples"))
+        artifact.split_names = '["train", "eval"]'
+        folder = Path(artifact.uri, "Split-eval")
+        folder.mkdir()
+        # Two files, so that there are several batches to merge.
+        for number in range(2):
+            path = folder / f"data_tfrecord-{number:05}-of-00002.gz"
+            with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+                for record in serialize(rows[number::2], TYPES):
+                    writer.write(record)
+        return artifact
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def examples(held_out, write_examples) -> standard_artifacts.Examples:
+    return write_examples(held_out)
 
 
 @pytest.fixture(scope="session")
 def save_model(tmp_path_factory) -> Callable[..., standard_artifacts.Model]:
-    """Saves sigmoid(weight * fare), 0 where the fare is missing, with both signatures.
+    """Saves a model that answers by the fare, and a little by the number of words, with both signatures.
 
-    `by_example` and `by_column` change what a signature answers; None leaves it out.
+    `by_example` and `by_column` change what a signature answers; None leaves it out. `others` are
+    signatures beside: name -> what it answers of a fare, [batch].
     """
     import tensorflow as tf
 
-    class Scores(tf.Module):
-        def __init__(self, weight: float, by_example: Callable, by_column: Callable) -> None:
-            super().__init__()
-            self.weight = tf.Variable(weight)
-            self._by_example, self._by_column = by_example, by_column
+    def unchanged(answers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return answers
+
+    def save(
+        task: str = "binary",
+        weight: float = 1.0,
+        by_example: Callable | None = unchanged,
+        by_column: Callable | None = unchanged,
+        others: dict[str, Callable] | None = None,
+    ) -> standard_artifacts.Model:
+        module = tf.Module()
+        answers = answer(task, weight)
+
+        def of_columns(fare: tf.Tensor, words: tf.Tensor) -> dict[str, tf.Tensor]:
+            """[batch] with NaN, and [batch, n] padded with texts that are empty."""
+            told = tf.reduce_sum(tf.cast(words != "", tf.float32), -1)
+            return answers(tf.where(tf.math.is_nan(fare), 0.0, fare) + 1e-3 * (told - 1.0))
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-        def serving_default(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            spec = {"fare": tf.io.FixedLenFeature([], tf.float32, 0.0)}
-            fare = tf.io.parse_example(examples, spec)["fare"]
-            return {"predictions": self._by_example(tf.sigmoid(self.weight * fare))}
+        def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            spec = {
+                "fare": tf.io.FixedLenFeature([], tf.float32, float("nan")),
+                "Trip Words": tf.io.VarLenFeature(tf.string),
+            }
+            parsed = tf.io.parse_example(examples, spec)
+            words = tf.sparse.to_dense(parsed["Trip Words"], "")
+            return (by_example or unchanged)(of_columns(parsed["fare"], words))
 
         @tf.function(
             input_signature=[
                 {
                     "fare": tf.TensorSpec([None], tf.float32, name="fare"),
                     "company": tf.TensorSpec([None], tf.string, name="company"),
+                    "Trip_Words": tf.TensorSpec([None, None], tf.string, name="Trip_Words"),
                 }
             ]
         )
-        def serving_raw(self, columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            fare = tf.where(tf.math.is_nan(columns["fare"]), 0.0, columns["fare"])
-            return {"predictions": self._by_column(tf.sigmoid(self.weight * fare))}
+        def serving_raw(columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return (by_column or unchanged)(of_columns(columns["fare"], columns["Trip_Words"]))
 
-    def unchanged(predictions: tf.Tensor) -> tf.Tensor:
-        return predictions
-
-    def save(
-        weight: float = 1.0,
-        by_example: Callable | None = unchanged,
-        by_column: Callable | None = unchanged,
-    ) -> standard_artifacts.Model:
-        model = Scores(weight, by_example or unchanged, by_column or unchanged)
-        signatures = {"serving_default": model.serving_default} if by_example else {}
-        signatures |= {"serving_raw": model.serving_raw} if by_column else {}
+        module.by_example, module.by_column = serving_default, serving_raw
+        signatures = {"serving_default": serving_default} if by_example else {}
+        signatures |= {"serving_raw": serving_raw} if by_column else {}
+        for name, of_fare in (others or {}).items():
+            signature = tf.function(of_fare, input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])
+            setattr(module, name, signature)
+            signatures[name] = signature
         artifact = standard_artifacts.Model()
         artifact.uri = str(tmp_path_factory.mktemp("model"))
-        tf.saved_model.save(model, str(Path(artifact.uri, "Format-Serving")), signatures=signatures)
+        tf.saved_model.save(module, str(Path(artifact.uri, "Format-Serving")), signatures=signatures)
         return artifact
 
     return save
@@ -110,18 +144,12 @@ def save_model(tmp_path_factory) -> Callable[..., standard_artifacts.Model]:
 
 @pytest.fixture(scope="session")
 def candidate(save_model) -> standard_artifacts.Model:
-    return save_model(1.0)
+    return save_model()
 
 
 @pytest.fixture(scope="session")
-def champion(save_model) -> standard_artifacts.Model:
-    """It takes every fare for its opposite."""
-    return save_model(-1.0)
-
-
-@pytest.fixture(scope="session")
-def evaluate(examples, tmp_path_factory) -> Callable[..., standard_artifacts.ModelEvaluation]:
-    """Runs the stock Evaluator, as `pipeline.graph` sets it up."""
+def evaluate(tmp_path_factory) -> Callable[..., standard_artifacts.ModelEvaluation]:
+    """Runs the stock Evaluator, as `pipeline.graph` sets it up, for all metrics of the label's task."""
     from tfx.components.evaluator.executor import Executor
 
     from components.beam_memory import remembered
@@ -132,12 +160,15 @@ def evaluate(examples, tmp_path_factory) -> Callable[..., standard_artifacts.Mod
     text = text_format.MessageToString(text_format.Parse(SCHEMA, schema_pb2.Schema()))
     Path(schema.uri, "schema.pbtxt").write_text(text)
 
-    def run(models: Sequence[standard_artifacts.Model]) -> standard_artifacts.ModelEvaluation:
+    def run(
+        examples: standard_artifacts.Examples, label: Label, models: Sequence[standard_artifacts.Model]
+    ) -> standard_artifacts.ModelEvaluation:
         output = standard_artifacts.ModelEvaluation()
         output.uri = str(tmp_path_factory.mktemp("evaluation"))
         inputs = {"examples": [examples], "schema": [schema], "model": [models[0]]}
         inputs |= {"baseline_model": [models[1]]} if len(models) > 1 else {}
-        config = eval_config("big", METRICS, SLICES, baseline=len(models) > 1)
+        metrics = [name for name, metric in METRICS.items() if label.task in metric.tasks]
+        config = eval_config(label, metrics, SLICES, baseline=len(models) > 1)
         with remembered():
             Executor(Executor.Context(beam_pipeline_args=list(BEAM))).Do(
                 inputs,
@@ -150,10 +181,11 @@ def evaluate(examples, tmp_path_factory) -> Callable[..., standard_artifacts.Mod
 
 
 @pytest.fixture(scope="session")
-def of_both(evaluate, candidate, champion) -> standard_artifacts.ModelEvaluation:
-    return evaluate([candidate, champion])
+def of_both(evaluate, examples, save_model, candidate) -> standard_artifacts.ModelEvaluation:
+    """Of the binary candidate and a champion that takes every fare for its opposite."""
+    return evaluate(examples, Label(name="big"), [candidate, save_model(weight=-1.0)])
 
 
 @pytest.fixture(scope="session")
-def of_one(evaluate, candidate) -> standard_artifacts.ModelEvaluation:
-    return evaluate([candidate])
+def of_one(evaluate, examples, candidate) -> standard_artifacts.ModelEvaluation:
+    return evaluate(examples, Label(name="big", example_weight="weight"), [candidate])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
+from tiny_models import LABELS
 
 from components.evaluate import smoke
 from components.evaluate.component import CANDIDATE, CHAMPION, Executor, read_metrics
@@ -14,12 +15,13 @@ from components.evaluate.component import CANDIDATE, CHAMPION, Executor, read_me
 pytestmark = pytest.mark.xdist_group("evaluate")
 
 GATES = {"auc": {"min_value": 0.7, "max_drop": 0.03, "max_past_drop": 0.05}}
+COLUMNS = ["Trip Words", "company", "fare"]
 
 
 def run(folder, evaluation, model, examples, gates, baseline):
     """Span 2 is new, span 1 past: the verdict, the property, and the files."""
     settings = {"metrics": gates, "new_spans": [2], "past_spans": [1] if baseline else []}
-    settings |= {"min_examples": 100, "baseline": baseline}
+    settings |= {"min_examples": 100, "baseline": baseline, "columns": COLUMNS}
     blessing = standard_artifacts.ModelBlessing()
     blessing.uri = str(folder)
     inputs = {"evaluation": [evaluation], "model": [model], "examples": [examples]}
@@ -50,15 +52,15 @@ def test_below_the_floor_a_cold_start_is_not(tmp_path, of_one, candidate, exampl
     verdict, blessed, files = run(tmp_path, of_one, candidate, examples, gates, baseline=False)
     assert verdict["blessed"] is False and blessed == 0 and files == ["NOT_BLESSED", "verdict.json"]
     auc = read_metrics(of_one.uri, None)["span=2"]["auc"]
-    assert verdict["reasons"] == [f"auc on span=2 is {auc:.3f}, required 0.99 (min_value)"]
+    assert verdict["reasons"] == [f"auc on span=2 is {auc:.4g}, required 0.99 (min_value)"]
     assert verdict["champion"] is None
 
 
 def test_good_metrics_do_not_help_a_model_that_does_not_answer(tmp_path, of_both, save_model, examples):
-    model = save_model(float("nan"))
+    model = save_model(weight=float("nan"))
     verdict, blessed, _ = run(tmp_path, of_both, model, examples, GATES, baseline=True)
     assert blessed == 0 and verdict["blessed"] is False
-    assert verdict["reasons"] == ["64 of 64 answers are not finite", "all 4 checks passed"]
+    assert verdict["reasons"] == ["predictions: 64 of 64 answers are not finite", "all 4 checks passed"]
 
 
 @pytest.fixture
@@ -68,49 +70,123 @@ def asked(examples):
     return records
 
 
-def problems(model, asked):
-    return smoke.problems(str(Path(model.uri, "Format-Serving")), asked)
+def problems(model, asked, columns=COLUMNS):
+    return smoke.problems(str(Path(model.uri, "Format-Serving")), asked, columns)
 
 
-def test_a_model_that_answers_has_no_problem(candidate, asked):
-    # Some of the examples have no fare, and some no company.
-    assert problems(candidate, asked) == []
+def embedding(width=3):
+    return lambda fare: {
+        "embedding": tf.where(tf.math.is_nan(fare), 0.0, fare)[:, None] * tf.ones([1, width])
+    }
 
 
+@pytest.mark.parametrize("task", LABELS)
+def test_a_model_that_answers_has_no_problem(task, save_model, asked):
+    # Some of the examples have no fare, some no company, some two words, all of which count, and some none.
+    assert problems(save_model(task), asked) == []
+
+
+def test_nor_have_towers_that_answer(save_model, asked):
+    towers = {"user_embedding": embedding(), "item_embedding": embedding()}
+    assert problems(save_model(others=towers), asked) == []
+
+
+def change(**outputs):
+    """Answers with some outputs changed: name -> what is made of it; None: without it."""
+
+    def changed(answers):
+        made = {name: outputs.get(name, lambda v: v) for name in answers}
+        return {name: make(answers[name]) for name, make in made.items() if make is not None}
+
+    return changed
+
+
+BOTH = "serving_default and serving_raw differ"
 DEFECTS = {
     "one answer is not finite": (
-        {"by_example": lambda p: tf.concat([[float("inf")], p[1:]], 0)},
-        "1 of 64 answers are not finite",
+        {"by_example": change(predictions=lambda p: tf.concat([[float("inf")], p[1:]], 0))},
+        ["predictions: 1 of 64 answers are not finite", f"predictions: {BOTH} by up to inf"],
     ),
     "the signatures disagree": (
-        {"by_column": lambda p: p + 0.25},
-        "serving_default and serving_raw differ by up to 0.25",
+        {"by_column": change(predictions=lambda p: p + 0.25)},
+        [f"predictions: {BOTH} by up to 0.25"],
     ),
     "the signatures disagree on a missing value": (
-        {"by_column": lambda p: tf.where(p == 0.5, 0.75, p)},
-        "serving_default and serving_raw differ by up to 0.25",
+        {"by_column": change(predictions=lambda p: tf.where(tf.abs(p - 0.5) < 1e-3, p + 0.25, p))},
+        [f"predictions: {BOTH} by up to 0.25"],
     ),
     "only by column not finite": (
-        {"by_column": lambda p: p * float("nan")},
-        "serving_default and serving_raw differ by up to nan",
+        {"by_column": change(predictions=lambda p: p * float("nan"))},
+        [f"predictions: {BOTH} by up to nan"],
     ),
-    "too few answers": ({"by_example": lambda p: p[:3]}, "64 examples were answered with shape (3,)"),
+    "too few answers": (
+        {"by_example": change(predictions=lambda p: p[:3])},
+        [
+            "predictions: 64 examples were answered with shape (3,)",
+            "predictions: serving_default answers with shape (3,), serving_raw with (64,)",
+        ],
+    ),
     "too few answers by column": (
-        {"by_column": lambda p: p[:3]},
-        "serving_default answers with shape (64,), serving_raw with (3,)",
+        {"by_column": change(predictions=lambda p: p[:3])},
+        ["predictions: serving_default answers with shape (64,), serving_raw with (3,)"],
     ),
     "another shape by column": (
-        {"by_column": lambda p: p[:, None]},
-        "serving_default answers with shape (64,), serving_raw with (64, 1)",
+        {"by_column": change(predictions=lambda p: p[:, None])},
+        ["predictions: serving_default answers with shape (64,), serving_raw with (64, 1)"],
     ),
-    "no signature by example": ({"by_example": None}, "the SavedModel does not answer: 'serving_default'"),
-    "no signature by column": ({"by_column": None}, "the SavedModel does not answer: 'serving_raw'"),
+    "no signature by example": (
+        {"by_example": None},
+        ["the SavedModel does not answer: 'serving_default'"],
+    ),
+    "no signature by column": ({"by_column": None}, ["the SavedModel does not answer: 'serving_raw'"]),
+    "an output less by column": (
+        {"task": "multiclass", "by_column": change(scores=None)},
+        [
+            "serving_default answers with classes, predictions, scores, serving_raw with classes, "
+            "predictions, expected predictions and the same of both"
+        ],
+    ),
+    "no predictions": (
+        {
+            "by_example": lambda a: {"logits": a["predictions"]},
+            "by_column": lambda a: {"logits": a["predictions"]},
+        },
+        [
+            "serving_default answers with logits, serving_raw with logits, expected predictions and the "
+            "same of both"
+        ],
+    ),
+    "other classes by column": (
+        {"task": "multiclass", "by_column": change(classes=lambda c: c[:, ::-1])},
+        [f"classes: {BOTH} in 128 of 192 texts"],
+    ),
+    "scores that are no probabilities": (
+        {
+            "task": "multiclass",
+            "by_example": change(scores=lambda s: s * 2.0),
+            "by_column": change(scores=lambda s: s * 2.0),
+        },
+        ["scores: the probabilities of an example add up to 2, expected 1"],
+    ),
+    "a tower that is not finite": (
+        {"others": {"user_embedding": lambda fare: {"embedding": tf.math.log(-tf.abs(fare))[:, None]}}},
+        ["user_embedding.embedding: 64 of 64 answers are not finite"],
+    ),
+    "a tower of too few": (
+        {"others": {"item_embedding": lambda fare: {"embedding": fare[:3, None] * 0.0 + 1.0}}},
+        ["item_embedding.embedding: 64 examples were answered with shape (3, 1)"],
+    ),
 }
 
 
-@pytest.mark.parametrize(("defect", "problem"), DEFECTS.values(), ids=DEFECTS.keys())
-def test_defects_are_named(save_model, asked, defect, problem):
-    assert problems(save_model(**defect), asked) == [problem]
+@pytest.mark.parametrize(("defect", "found"), DEFECTS.values(), ids=DEFECTS.keys())
+def test_defects_are_named(save_model, asked, defect, found):
+    assert problems(save_model(**defect), asked) == found
+
+
+def test_a_column_that_no_request_holds(candidate, asked):
+    (problem,) = problems(candidate, asked, columns=["fare", "company"])
+    assert problem == "the SavedModel does not answer: 'Trip_Words'"
 
 
 def test_a_signature_that_takes_something_else(tmp_path, save_model, asked):
@@ -119,7 +195,7 @@ def test_a_signature_that_takes_something_else(tmp_path, save_model, asked):
         lambda words: {"predictions": words}, input_signature=[tf.TensorSpec([None], tf.string, name="words")]
     )
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.answer})
-    (problem,) = smoke.problems(str(tmp_path), asked)
+    (problem,) = smoke.problems(str(tmp_path), asked, COLUMNS)
     assert problem.startswith("the SavedModel does not answer: ") and "words" in problem
 
 
@@ -128,7 +204,7 @@ def test_a_broken_saved_model(tmp_path, candidate, asked, lost):
     copy = shutil.copytree(Path(candidate.uri, "Format-Serving"), tmp_path / "copy")
     path = copy / lost
     shutil.rmtree(path) if path.is_dir() else path.write_bytes(b"\x08\x01")
-    (problem,) = smoke.problems(str(copy), asked)
+    (problem,) = smoke.problems(str(copy), asked, COLUMNS)
     assert problem.startswith("the SavedModel does not answer: ")
 
 

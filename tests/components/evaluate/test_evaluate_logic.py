@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluate.logic import Check, judge, only_defined
+from components.evaluate.logic import METRICS, Check, judge, measured, only_defined
 
 LIMITS = {"min_value": 0.7, "max_drop": 0.03, "max_past_drop": 0.05, "max_slice_drop": 0.1}
 
 
-def values(auc, examples=500, mean_label=0.4, **more):
-    return {"example_count": float(examples), "mean_label": mean_label, "auc": auc, **more}
+def values(auc, examples=500, label_variance=0.24, **more):
+    return {"example_count": float(examples), "label_variance": label_variance, "auc": auc, **more}
 
 
 def both(changed=None):
@@ -31,29 +31,29 @@ CASES = {
     "better": ({name: values(0.9) for name in ("overall", "span=1", "span=2", "span=3", "word=a")}, None),
     "overall fell": (
         {"overall": values(0.769)},
-        "auc on overall went from 0.800 to 0.769 (max_drop 0.03)",
+        "auc on overall went from 0.8 to 0.769 (max_drop 0.03)",
     ),
     "overall fell by what is allowed": ({"overall": values(0.77)}, None),
     "the new span fell": (
         {"span=3": values(0.76)},
-        "auc on span=3 went from 0.800 to 0.760 (max_drop 0.03)",
+        "auc on span=3 went from 0.8 to 0.76 (max_drop 0.03)",
     ),
     "a past span fell": (
         {"span=2": values(0.7)},
-        "auc on span=2 went from 0.800 to 0.700 (max_past_drop 0.05)",
+        "auc on span=2 went from 0.8 to 0.7 (max_past_drop 0.05)",
     ),
     "a past span fell by what is allowed": ({"span=1": values(0.75)}, None),
-    "a slice fell": ({"word=a": values(0.6)}, "auc on word=a went from 0.800 to 0.600 (max_slice_drop 0.1)"),
+    "a slice fell": ({"word=a": values(0.6)}, "auc on word=a went from 0.8 to 0.6 (max_slice_drop 0.1)"),
     "a small slice fell": ({"word=a": values(0.1, examples=99)}, None),
     "a small past span fell": ({"span=1": values(0.1, examples=99)}, None),
     "NaN": ({"span=2": values(math.nan)}, "auc on span=2 could not be measured (max_past_drop 0.05)"),
     "infinite": ({"word=a": values(math.inf)}, "auc on word=a could not be measured (max_slice_drop 0.1)"),
     "metric missing": (
-        {"span=1": {"example_count": 500.0, "mean_label": 0.4}},
+        {"span=1": {"example_count": 500.0, "label_variance": 0.24}},
         "auc on span=1 could not be measured (max_past_drop 0.05)",
     ),
-    "a slice with one label": ({"word=a": {"example_count": 500.0, "mean_label": 1.0}}, None),
-    "a past span with one label": ({"span=1": {"example_count": 500.0, "mean_label": 0.0}}, None),
+    "a slice with one label": ({"word=a": {"example_count": 500.0, "label_variance": 0.0}}, None),
+    "a past span with one label": ({"span=1": {"example_count": 500.0, "label_variance": 0.0}}, None),
 }
 
 
@@ -89,6 +89,8 @@ def test_every_number_that_decided_is_told():
         "limit": 0.05,
         "examples": 500,
         "outcome": "failed",
+        "relative": False,
+        "fall": pytest.approx(0.1),
     }
 
 
@@ -98,12 +100,12 @@ def test_several_metrics_and_failures_are_each_told():
     candidate |= {"overall": values(0.8, log_loss=0.1), "span=3": values(0.65, log_loss=0.51)}
     champion = {name: values(0.8, log_loss=0.45) for name in candidate}
     assert judged(candidate, champion, {"auc": LIMITS} | losses).reasons == [
-        "auc on span=3 is 0.650, required 0.7 (min_value)",
-        "auc on span=3 went from 0.800 to 0.650 (max_drop 0.03)",
-        "auc on span=2 went from 0.800 to 0.600 (max_past_drop 0.05)",
+        "auc on span=3 is 0.65, required 0.7 (min_value)",
+        "auc on span=3 went from 0.8 to 0.65 (max_drop 0.03)",
+        "auc on span=2 went from 0.8 to 0.6 (max_past_drop 0.05)",
         # A loss is worse where it is larger.
-        "log_loss on span=3 is 0.510, required 0.5 (min_value)",
-        "log_loss on span=1 went from 0.450 to 0.650 (max_past_drop 0.1)",
+        "log_loss on span=3 is 0.51, required 0.5 (min_value)",
+        "log_loss on span=1 went from 0.45 to 0.65 (max_past_drop 0.1)",
     ]
 
 
@@ -136,20 +138,78 @@ def test_where_nothing_is_large_enough_nothing_is_blessed():
 
 
 def test_a_new_span_with_one_label_cannot_reach_a_floor():
-    one_label = only_defined(values(0.0, mean_label=1.0))
+    one_label = only_defined(values(0.0, label_variance=0.0))
     assert "auc" not in one_label and one_label["example_count"] == 500
     verdict = judged(*both({"span=3": one_label}))
     assert verdict.reasons == ["auc on span=3 could not be measured (min_value 0.7)"]
 
 
-def test_only_what_ranks_needs_both_labels():
-    assert only_defined(values(0.0, mean_label=0.0, pr_auc=0.0, accuracy=0.9, log_loss=0.1)) == {
-        "example_count": 500.0,
-        "mean_label": 0.0,
-        "accuracy": 0.9,
-        "log_loss": 0.1,
-    }
-    assert "auc" in only_defined(values(0.5, mean_label=0.002))
+def test_only_what_compares_labels_needs_different_ones():
+    kept = {"example_count": 500.0, "label_variance": 0.0, "accuracy": 0.9, "log_loss": 0.1, "mae": 3.0}
+    assert only_defined(kept | {"auc": 0.0, "pr_auc": 0.0, "r2": math.nan}) == kept
+    assert "auc" in only_defined(values(0.5, label_variance=1e-9))
+
+
+@pytest.mark.parametrize("unknown", [{}, {"label_variance": math.nan}], ids=["missing", "NaN"])
+def test_where_it_is_not_known_whether_labels_differ_nothing_is_excused(unknown):
+    measures = {"example_count": 500.0, "r2": math.nan, **unknown}
+    assert only_defined(measures) == pytest.approx(measures, nan_ok=True)
+    verdict = judged({"span=3": measures}, {"span=3": measures}, {"r2": {"max_drop": 0.1}}, past=())
+    assert "r2 on span=3 could not be measured (max_drop 0.1)" in verdict.reasons
+
+
+# Metric -> of the champion, of a candidate that is 10 % worse, and of one that is 12 % worse.
+TEN_PERCENT = {
+    "rmse": (1500.0, 1650.0, 1680.0),
+    "mae": (2e-3, 2.2e-3, 2.24e-3),
+    "r2": (0.5, 0.45, 0.44),
+    "log_loss": (2.0, 2.2, 2.24),
+}
+
+
+@pytest.mark.parametrize("metric", TEN_PERCENT)
+@pytest.mark.parametrize("gate", ["max_drop", "max_past_drop", "max_slice_drop"])
+def test_a_relative_drop_is_a_share_of_the_champions_value(metric, gate):
+    base, allowed, too_much = TEN_PERCENT[metric]
+    name = {"max_drop": "span=3", "max_past_drop": "span=2", "max_slice_drop": "word=a"}[gate]
+
+    def of(value):
+        champion = {slice: values(0.8, **{metric: base}) for slice in both()[0]}
+        gates = {metric: {gate: 0.1, "relative": True}}
+        return judged(champion | {name: values(0.8, **{metric: value})}, champion, gates)
+
+    assert of(allowed).blessed and of(base).blessed
+    (reason,) = of(too_much).reasons
+    assert reason.startswith(f"{metric} on {name} went from ")
+    assert reason.endswith(f", 12 % worse ({gate} 10 %)")
+
+
+def test_a_relative_drop_of_a_negative_value_and_of_none():
+    """The share is of its size; of 0 nothing may be lost."""
+    gates = {"r2": {"max_drop": 0.1, "relative": True}}
+
+    def of(candidate, champion):
+        both = ({"overall": values(0.8, r2=r2)} for r2 in (candidate, champion))
+        return judged(*both, gates, new=(), past=())
+
+    assert of(-2.2, -2.0).blessed and not of(-2.3, -2.0).blessed
+    assert of(0.0, 0.0).blessed and not of(-0.01, 0.0).blessed
+    assert of(-0.01, 0.0).reasons == ["r2 on overall went from 0 to -0.01 (max_drop 10 %)"]
+
+
+def test_a_floor_is_never_relative():
+    gates = {"rmse": {"min_value": 10.0, "relative": True}}
+    verdict = judged({"span=3": values(0.8, rmse=12.0)}, None, gates)
+    assert verdict.reasons == ["rmse on span=3 is 12, required 10 (min_value)"]
+    assert verdict.checks[0].relative is False
+
+
+def test_what_is_measured_says_whether_labels_differ_where_that_counts():
+    assert measured("binary", ["accuracy"]) == {"accuracy": "BinaryAccuracy"}
+    for task, metric in {"binary": "auc", "regression": "r2"}.items():
+        assert measured(task, [metric]).keys() == {metric, "label_variance"}
+    for task in ("binary", "multiclass", "regression"):
+        assert any(task in metric.tasks for metric in METRICS.values())
 
 
 def test_a_past_span_that_was_not_measured_fails():
@@ -170,9 +230,33 @@ def test_what_the_champion_could_not_be_measured_on_fails():
 
 def test_the_lines_for_a_person():
     check = Check("min_value", "auc", "span=3", 0.65, None, 0.7, 500, "failed")
-    assert check.describe() == "auc on span=3 is 0.650, required 0.7 (min_value)"
+    assert check.describe() == "auc on span=3 is 0.65, required 0.7 (min_value)"
     check = Check("max_drop", "auc", "overall", None, 0.8, 0.03, 500, "failed")
-    assert check.describe() == "auc on overall could not be measured (max_drop 0.03)"
+    assert check.describe() == "auc on overall could not be measured (max_drop 0.03)" and check.fall is None
+    check = Check("max_drop", "rmse", "overall", None, 0.8, 0.15, 500, "failed", relative=True)
+    assert check.describe() == "rmse on overall could not be measured (max_drop 15 %)"
+
+
+@pytest.mark.parametrize(
+    ("metric", "champion", "candidate", "line"),
+    [
+        ("rmse", 1523.4, 1702.9, "rmse on word=a went from 1523 to 1703"),
+        ("rmse", 9.87654321e6, 1.2e7, "rmse on word=a went from 9876543 to 12000000"),
+        ("mae", 0.00012341, 0.0002, "mae on word=a went from 0.0001234 to 0.0002"),
+        ("r2", 0.41234, -0.5, "r2 on word=a went from 0.4123 to -0.5"),
+        ("log_loss", 2.31491, 2.31512, "log_loss on word=a went from 2.3149 to 2.3151"),
+        ("auc", 0.75, 0.75, "auc on word=a went from 0.75 to 0.75"),
+    ],
+    ids=["thousands", "millions", "small", "negative", "close", "equal"],
+)
+def test_lines_read_well_whatever_the_size(metric, champion, candidate, line):
+    check = Check("max_slice_drop", metric, "word=a", candidate, champion, 0.0, 500, "failed")
+    assert check.describe() == f"{line} (max_slice_drop 0)"
+
+
+def test_a_fall_is_positive_where_the_candidate_is_worse():
+    assert Check("max_drop", "auc", "overall", 0.7, 0.8, 0.05, 500, "failed").fall == pytest.approx(0.1)
+    assert Check("max_drop", "rmse", "overall", 7.0, 8.0, 0.05, 500, "passed").fall == -1.0
 
 
 numbers = st.sampled_from([None, math.nan, math.inf, -math.inf, 0.0, 0.5, 0.8, 1.0])
@@ -180,13 +264,13 @@ SLICES = ("overall", "span=1", "span=2", "span=3", "word=a")
 metrics = st.dictionaries(
     st.sampled_from(SLICES),
     st.builds(
-        lambda auc, log_loss, examples, mean_label: {
-            k: v for k, v in values(auc, examples, mean_label, log_loss=log_loss).items() if v is not None
+        lambda auc, log_loss, examples, label_variance: {
+            k: v for k, v in values(auc, examples, label_variance, log_loss=log_loss).items() if v is not None
         },
         numbers,
         numbers,
         st.sampled_from([0, 99, 100, 500]),
-        st.sampled_from([0.0, 0.4, 1.0]),
+        st.sampled_from([0.0, 0.24, math.nan]),
     ),
 )
 limit = st.none() | st.sampled_from([0.0, 0.05, 0.7])
@@ -221,7 +305,7 @@ def test_the_gate_fails_closed(candidate, champion, settings):
         elif check.outcome == "failed":
             assert not satisfied(check)
         else:  # not judged: there is a reason to be seen in the data
-            one_label = check.metric == "auc" and mine.get("mean_label") in (0.0, 1.0)
+            one_label = check.metric == "auc" and mine.get("label_variance") == 0.0
             assert check.examples < 100 or (one_label and check.gate != "min_value")
             assert mine or check.gate != "max_past_drop"
     # Every limit that is set was looked at, on everything that it is about.

@@ -1,4 +1,5 @@
 import json
+import time
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,9 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.errors import RetrainError
 from components.ingest import logic
-from components.ingest.recipe import Layout, Source, make_recipe, match_header, read_spans
+from components.ingest.csv_file import CsvFile
+from components.ingest.format import Block
+from components.ingest.recipe import Source, make_recipe, match_header, read_spans
 
 SOURCE = Source(span=3, path="/data/3/a.csv", name="a.csv", order=0)
 LABEL = json.dumps({"name": "big", "expression": "x > n"})
@@ -17,8 +20,10 @@ LABEL = json.dumps({"name": "big", "expression": "x > n"})
 
 def parse(schema, text, *, label=LABEL, eval_share=0.0, header="n,x,word", first_line=1, source=SOURCE):
     recipe = make_recipe(schema, label, eval_share)
-    layout = match_header(header.split(","), recipe)
-    return logic.parse_block(recipe, source, layout, text.encode(), first_line)
+    file = CsvFile(tuple(header.split(",")), compressed=True)
+    block = Block(0, 0, first_line, text.encode())
+    (rows,) = file.read(None, block, [column.name for column in recipe.columns])
+    return logic.to_examples(recipe, source, rows)
 
 
 def told(parsed):
@@ -94,9 +99,9 @@ def test_all_rows_ragged(schema):
 
 
 def test_not_utf8_is_named_by_its_line(schema):
-    recipe = make_recipe(schema, LABEL, 0.3)
+    file = CsvFile(("n", "x", "word"), compressed=True)
     with pytest.raises(RetrainError, match=r"^not UTF-8 on line 3: byte 0xe9"):
-        logic.parse_block(recipe, SOURCE, Layout(3, (0, 1, 2), ()), b"1,2,a\n1,2,caf\xe9\n", 1)
+        list(file.read(None, Block(0, 0, 1, b"1,2,a\n1,2,caf\xe9\n"), None))
 
 
 def test_column_order_and_other_columns_change_nothing(schema):
@@ -171,8 +176,7 @@ def test_what_the_schema_does_not_expect_of_training_data_is_not_read(schema):
     schema.feature.add(name="new", type=schema_pb2.INT, lifecycle_stage=schema_pb2.PRODUCTION)
     recipe = make_recipe(schema, LABEL, 0.3)
     assert [column.name for column in recipe.columns] == ["n", "x", "word", "new"]
-    layout = match_header(["old", "later", "n", "x", "word", "new", "other"], recipe)
-    assert layout == Layout(7, (2, 3, 4, 5), ("other",))
+    assert match_header(["old", "later", "n", "x", "word", "new", "other"], recipe) == ["other"]
 
 
 def test_environments(schema):
@@ -198,12 +202,35 @@ def test_a_feature_that_no_cell_can_be(schema):
         ),
         (["n;x;word"], ["3 of the 3", "separated by ';'"]),
         (["n", "x", "word", "n"], ["'n' more than once"]),
+        (["n", "", " ", "\ufeffx", "word"], ["'x' (did you mean '\\ufeffx'?)", "2 without a name"]),
+        ([f"c{i}" for i in range(5000)], ["'c0', 'c1'", "and 4980 more"]),
     ],
 )
 def test_headers_that_do_not_fit(schema, header, facts):
     with pytest.raises(RetrainError) as error:
         match_header(header, make_recipe(schema, LABEL, 0.3))
     assert all(fact in str(error.value) for fact in facts), str(error.value)
+
+
+def test_columns_without_a_name_are_unknown_ones(schema):
+    recipe = make_recipe(schema, LABEL, 0.3)
+    assert match_header(["", "n", " ", "", "x", "word"], recipe) == ["", " ", ""]
+
+
+def test_thousands_of_columns_are_matched_in_no_time():
+    schema = schema_pb2.Schema()
+    names = [f"column_{i}" for i in range(20_000)]
+    for name in names:
+        schema.feature.add(name=name, type=schema_pb2.INT)
+    recipe = make_recipe(schema, '{"name": "column_7"}', 0.3)
+    begun = time.process_time()
+    assert match_header([*reversed(names), "more"], recipe) == ["more"]
+    assert time.process_time() - begun < 1  # 400 million comparisons take more
+
+
+def test_further_keys_of_the_label_are_for_others(schema):
+    label = json.dumps({"name": "n", "task": "regression", "log": True})
+    assert make_recipe(schema, label, 0.3).label == "n"
 
 
 def test_spans():
@@ -232,3 +259,24 @@ def test_spans():
 def test_spans_that_cannot_be(text, fact):
     with pytest.raises(RetrainError, match=fact):
         read_spans(text)
+
+
+@pytest.mark.parametrize(
+    ("label", "reasons"),
+    [
+        ({"name": "n", "task": "binary"}, {"n: not 0 or 1": 2}),
+        ({"name": "n", "task": "regression"}, {}),
+        ({"name": "n", "task": "regression", "log": True}, {"n: not more than -1, as label.log wants it": 1}),
+        ({"name": "n", "task": "regression", "example_weight": "x"}, {"x: not a weight of 0 or more": 2}),
+    ],
+    ids=["binary", "regression", "logarithm", "weight"],
+)
+def test_what_a_label_and_a_weight_may_be(schema, label, reasons):
+    parsed = parse(schema, "0,1,a\n1,0.5,a\n-1,-0.5,a\n3,,a\n", label=json.dumps(label))
+    assert parsed.by_reason == reasons
+    assert parsed.batches["train"].num_rows == 4 - sum(reasons.values())
+
+
+def test_a_weight_is_a_number(schema):
+    with pytest.raises(RetrainError, match="the weight 'word' is no column of numbers"):
+        parse(schema, "1,2,a\n", label=json.dumps({"name": "n", "example_weight": "word"}))

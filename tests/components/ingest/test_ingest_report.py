@@ -6,6 +6,7 @@ import pytest
 from components.errors import RetrainError
 from components.ingest import report
 from components.ingest.logic import Rejected
+from components.ingest.recipe import Source, make_recipe
 from components.ingest.report import Shard, SpanCount, Summary
 
 
@@ -47,6 +48,19 @@ def test_the_sum_does_not_depend_on_the_order():
     assert sums[0].problems == [(2, "a"), (4, "b")]
     assert [(row.file, row.line) for row in sums[0].spans[1].rows()] == [("a", 1), ("a", 2), ("b", 1)]
     assert Summary.from_json(sums[0].to_json()) == sums[0]
+
+
+def test_columns_of_files_without_a_header_add_up(schema):
+    sources = [Source(1, "/d/a", "a", 0), Source(1, "/d/b", "b", 1), Source(1, "/d/c", "c", 2)]
+    for feature in schema.feature:
+        feature.presence.min_count = 1
+    recipe = make_recipe(schema, '{"name": "n"}', 0.3)
+    total = Summary(names={0: {"n", "x"}}).add(Summary(names={0: {"word", "more"}, 1: {"n", "word"}}))
+    assert Summary.from_json(total.to_json()) == total
+    report.match_names(total, sources, recipe)
+    assert total.unknown == {"more": 1}
+    ((order, message),) = total.problems
+    assert order == 1 and message.startswith("span 1, /d/b: 1 of the 3 columns") and "'x'" in message
 
 
 def test_report_counts_everything():

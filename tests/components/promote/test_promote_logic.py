@@ -8,7 +8,8 @@ from components.promote.logic import chart_metrics, summarize, worst_past
 
 def check(gate="max_past_drop", slice="span=1", candidate=0.7, champion=0.8, **more):
     given = {"gate": gate, "metric": "auc", "slice": slice, "candidate": candidate, "champion": champion}
-    return given | {"limit": 0.05, "examples": 500, "outcome": "passed"} | more
+    fall = None if None in (candidate, champion) else champion - candidate
+    return given | {"fall": fall, "limit": 0.05, "examples": 500, "outcome": "passed"} | more
 
 
 def test_summary():
@@ -36,7 +37,7 @@ def test_summary():
             "candidate": {"overall": {"auc": 0.7}, "span=3": {"auc": 0.5}},
             "champion": {"overall": {"auc": 0.8}, "span=3": {"auc": 0.4}},
         },
-        "worst_past": {"auc": worst | {"fall": 0.8 - 0.6}},
+        "worst_past": {"auc": worst},
     }
 
 
@@ -81,12 +82,12 @@ def test_the_past_span_that_fell_most():
         check(slice="span=1", candidate=0.75),
         check(slice="span=2", candidate=0.5, outcome="failed"),
         check(slice="span=3", candidate=0.1, outcome="not judged"),
-        check(slice="span=4", candidate=math.nan, outcome="failed"),
+        check(slice="span=4", candidate=math.nan, fall=None, outcome="failed"),
         check(slice="span=5", candidate=None, outcome="failed"),
         check("max_drop", "span=9", candidate=0.1),
-        # A loss that grew fell.
-        check(slice="span=1", candidate=0.25, **loss),
-        check(slice="span=2", candidate=0.625, **loss),
+        # A loss that grew fell: the gate knows which way is down.
+        check(slice="span=1", candidate=0.25, fall=-0.25, **loss),
+        check(slice="span=2", candidate=0.625, fall=0.125, **loss),
     ]
     for order in (checks, checks[::-1]):
         worst = worst_past(order)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from components.replay.beam import ReadKeyed, SampleBottomK, in_order
+from components.replay.beam import CountBySpan, ReadKeyed, SampleBottomK, in_order, leave_out
 from components.replay.logic import Sample, below, sample_keys
 
 SEED = 3
@@ -51,16 +51,25 @@ def test_the_sample_is_that_of_the_logic(tmp_path, rows, write, by_span):
 
     write(tmp_path / "kept", kept)
     write(tmp_path / "new", spans[3], shards=3)
-    group_of = np.array if by_span else np.zeros_like
     with beam.Pipeline(options=PipelineOptions(IN_PROCESS)) as pipeline:
         rows_of = [
-            pipeline | name >> ReadKeyed(str(tmp_path / name / "data_tfrecord-*"), SEED, group_of)
+            pipeline | name >> ReadKeyed(str(tmp_path / name / "data_tfrecord-*"), SEED)
             for name in ("kept", "new")
         ]
-        below_threshold, samples = tuple(rows_of) | SampleBottomK(capacity, before)
+        below_threshold, samples = tuple(rows_of) | SampleBottomK(capacity, by_span, before)
         records = below_threshold | beam.FlatMapTuple(lambda _, records: records.to_pylist())
         assert_that(records | beam.Map(id_of), equal_to(expected_rows), label="rows")
         assert_that(samples, equal_to(list(expected.items())), label="samples")
+        counts = rows_of[0] | "Count" >> CountBySpan()
+        of_kept = {span: sum(row[0] == span for row in kept) for span in (1, 2)}
+        assert_that(counts, equal_to([{span: n for span, n in of_kept.items() if n}]), label="counts")
+
+
+def test_rows_of_other_spans_are_left_as_they_are():
+    rows = np.array([3, 1, 3, 2]), np.array([9, 8, 7, 6], np.uint64), pa.array([b"a", b"b", b"c", b"d"])
+    keys, records = leave_out(rows, frozenset({3, 5}))
+    assert (keys.tolist(), records.to_pylist()) == ([8, 6], [b"b", b"d"])
+    assert leave_out(rows, frozenset({1, 2, 3}))[1].to_pylist() == []
 
 
 def test_records_are_in_the_order_of_their_keys_however_they_come():

@@ -11,6 +11,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.beam_memory import remembered
 from components.errors import RetrainError
+from components.replay import forget
 from components.replay.component import Executor
 from components.replay.logic import EVERYTHING, sample_keys
 
@@ -45,6 +46,16 @@ def run(folder, examples, base=None, **properties):
     )
 
 
+def leave_out(folder, base, *spans):
+    """One execution of Forget; gives the folder of what is left."""
+    folder.mkdir()
+    with remembered():
+        forget.Executor(forget.Executor.Context(beam_pipeline_args=list(BEAM))).Do(
+            {"base_buffer": [artifact(base)]}, {"buffer": [artifact(folder)]}, {"spans": json.dumps(spans)}
+        )
+    return folder
+
+
 def key_of(row, seed=7):
     return int(sample_keys(np.array([row[1]]), seed)[0])
 
@@ -76,7 +87,12 @@ def test_versions_that_follow_each_other(tmp_path, spans, read):
     held_out, held_out_sample = bottom(one.eval, 5)
     assert read(first.folder / "Split-train") == train and len(train) == 40
     assert read(first.folder / "Split-eval") == held_out and len(held_out) == 5
-    assert first.meta == {"seed": 7, "train": {"0": train_sample}, "eval": {"1": held_out_sample}}
+    assert first.meta == {
+        "seed": 7,
+        "train": {"0": train_sample},
+        "eval": {"1": held_out_sample},
+        "spans": {"1": 100},
+    }
     assert first.splits == ["train", "eval"]
     assert first.files == [
         "Split-eval/data_tfrecord-00000-of-00001.gz",
@@ -91,7 +107,8 @@ def test_versions_that_follow_each_other(tmp_path, spans, read):
     assert read(second.folder / "Split-train") == train and {span for span, _ in train} == {1, 2}
     assert read(second.folder / "Split-eval") == sorted(held_out + two.eval, key=key_of)
     samples = {"1": held_out_sample, "2": {"seen": 3, "threshold": EVERYTHING}}
-    assert second.meta == {"seed": 7, "train": {"0": train_sample}, "eval": samples}
+    spans_seen = {"1": 100, "2": 30}
+    assert second.meta == {"seed": 7, "train": {"0": train_sample}, "eval": samples, "spans": spans_seen}
 
     # A span without held-out examples, and a larger capacity: what was dropped stays out.
     shutil.rmtree(two.folder)
@@ -104,6 +121,7 @@ def test_versions_that_follow_each_other(tmp_path, spans, read):
         "seed": 7,
         "train": {"0": {"seen": 180, "threshold": train_sample["threshold"]}},
         "eval": samples,
+        "spans": {"1": 100, "2": 30, "3": 50},
     }
 
 
@@ -139,6 +157,58 @@ def test_held_out_rows_that_were_lost_are_not_forgotten(tmp_path, spans, write):
     for split in ("train", "eval"):
         write(base / f"Split-{split}", spans[1].train[:3])
     lost = {"seen": 12, "threshold": 5}
-    (base / "sample.json").write_text(json.dumps({"seed": 7, "train": {}, "eval": {"0": lost}}))
+    (base / "sample.json").write_text(json.dumps({"seed": 7, "train": {}, "eval": {"0": lost}, "spans": {}}))
     # The gate will ask for span 0, and not find it.
     assert run(tmp_path / "out", spans[2].folder, base).meta["eval"]["0"] == lost
+
+
+def test_a_span_learned_again_is_in_the_buffer_once_and_as_it_is_now(tmp_path, spans, rows, write, read):
+    one, two, _ = spans.values()
+    first = run(tmp_path / "1", one.folder)
+    second = run(tmp_path / "2", two.folder, first.folder)
+    threshold = second.meta["train"]["0"]["threshold"]
+    # A late file brought ten more rows of span 1, and five of those that were there are gone.
+    late = rows(11, 10)
+    train, held_out = one.train[5:] + [(1, i) for _, i in late], one.eval[:7]
+    write(tmp_path / "late" / "Split-train", train)
+    write(tmp_path / "late" / "Split-eval", held_out)
+
+    left = leave_out(tmp_path / "left", second.folder, 1)
+    assert read(left / "Split-train") == sorted((r for r in two.train if key_of(r) < threshold), key=key_of)
+    assert read(left / "Split-eval") == sorted(two.eval, key=key_of)
+    assert json.loads((left / "sample.json").read_text()) == {
+        "seed": 7,
+        "train": {"0": {"seen": 30, "threshold": threshold}},
+        "eval": {"2": {"seen": 3, "threshold": EVERYTHING}},
+        "spans": {"2": 30},
+    }
+
+    again = run(tmp_path / "3", tmp_path / "late", left)
+    # All rows of both spans below the threshold, and no other: a uniform sample of what there is now.
+    candidates = [row for row in two.train + train if key_of(row) < threshold]
+    kept, sample = bottom(candidates, 40)
+    assert read(again.folder / "Split-train") == kept
+    assert again.meta["train"]["0"] == {"seen": 135, "threshold": min(threshold, sample["threshold"])}
+    assert again.meta["spans"] == {"1": 105, "2": 30}
+    of_one, of_one_sample = bottom(held_out, 5)
+    assert read(again.folder / "Split-eval") == sorted(of_one + two.eval, key=key_of)
+    assert again.meta["eval"]["1"] == of_one_sample
+
+
+def test_the_only_span_learned_again_leaves_nothing_of_the_old_sample(tmp_path, spans, read):
+    first = run(tmp_path / "1", spans[1].folder)
+    left = leave_out(tmp_path / "left", first.folder, 1)
+    assert read(left / "Split-train") == read(left / "Split-eval") == []
+    again = run(tmp_path / "2", spans[1].folder, left)
+    assert again.meta == first.meta
+    for split in ("Split-train", "Split-eval"):
+        assert read(again.folder / split) == read(first.folder / split)
+
+
+def test_what_is_forgotten_must_be_there_whole(tmp_path, spans):
+    first = run(tmp_path / "1", spans[1].folder)
+    shutil.rmtree(first.folder / "Split-eval")
+    with pytest.raises(OSError, match=f"{first.folder}/Split-eval"):
+        leave_out(tmp_path / "left", first.folder, 1)
+    with pytest.raises(RetrainError, match=r"examples-2 is not there \(no sample\.json\)"):
+        leave_out(tmp_path / "other", spans[2].folder, 1)

@@ -137,3 +137,52 @@ def test_rows_of_old_and_new_spans_are_kept_equally_often(capacities):
     by_span = np.array([times_kept[span].mean() for span in ids])
     deviation = np.sqrt(seeds * share * scale / np.array(sizes))
     assert (np.abs(by_span - seeds * share) < 4 * deviation).all()
+
+
+def learned_again(spans, capacity, again, now):
+    """As `fold`; then one of the spans is taken out of the sample, and comes back with other keys."""
+    _, sample = fold(spans, [capacity] * len(spans))
+    others = np.array([k for i, span in enumerate(spans) if i != again for k in span], np.uint64)
+    left = sample.without(len(spans[again]))
+    candidates = np.concatenate([others[below(others, left.threshold)], now[below(now, left.threshold)]])
+    sample = left.add(candidates, len(now), capacity)
+    return candidates[below(candidates, sample.threshold)], sample
+
+
+@given(st.lists(some_keys, min_size=1, max_size=5), st.integers(1, 15), some_keys, st.data())
+def test_after_a_span_is_learned_again_the_sample_is_all_below_its_threshold(spans, capacity, now, data):
+    again = data.draw(st.integers(0, len(spans) - 1))
+    kept, sample = learned_again(spans, capacity, again, np.array(now, np.uint64))
+    everything = [key for i, span in enumerate(spans) if i != again for key in span] + now
+    assert sorted(kept.tolist()) == sorted(key for key in everything if key < sample.threshold)
+    assert len(kept) <= capacity and sample.seen == len(everything)
+
+
+@given(st.lists(some_keys, min_size=1, max_size=5), st.integers(1, 15), st.data())
+def test_a_span_learned_again_as_it_was_changes_nothing(spans, capacity, data):
+    again = data.draw(st.integers(0, len(spans) - 1))
+    before, sample = fold(spans, [capacity] * len(spans))
+    kept, after = learned_again(spans, capacity, again, np.array(spans[again], np.uint64))
+    assert sorted(kept.tolist()) == before and after == sample
+
+
+def test_with_nothing_left_the_sample_begins_anew():
+    assert Sample(seen=5, threshold=9).without(5) == Sample()
+    assert Sample(seen=5, threshold=9).without(2) == Sample(seen=3, threshold=9)
+
+
+def test_rows_learned_again_are_kept_as_often_as_others():
+    sizes, capacity, seeds = (60, 30, 10), 20, 4000
+    ids = np.split(np.arange(sum(sizes) + 5), np.cumsum(sizes))
+    late = np.concatenate([ids[0][10:], ids[3]])  # ten rows fewer, five others more
+    now = np.concatenate([late, ids[1], ids[2]])
+    times_kept = np.zeros(sum(sizes) + 5)
+    for seed in range(seeds):
+        spans = [sample_keys(span, seed) for span in ids[:3]]
+        _, sample = learned_again(spans, capacity, 0, sample_keys(late, seed))
+        times_kept[now] += below(sample_keys(now, seed), sample.threshold)
+    share = times_kept[now].sum() / seeds / len(now)
+    assert 0.18 < share <= 20 / len(now)
+    deviation = np.sqrt(seeds * share * (1 - share) / np.array([50, 5, 30, 10]))
+    by_kind = [times_kept[rows].mean() for rows in (ids[0][10:], ids[3], ids[1], ids[2])]
+    assert (np.abs(np.array(by_kind) - seeds * share) < 4 * deviation).all()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from components.features import to_json
-from pipeline.config import Model, Training, WarmStart
+from components.features import raw_columns, to_json
+from components.label import Label
+from components.models import WideAndDeep
+from pipeline.config import Training, WarmStart
 
 
 class Run:
@@ -23,7 +25,11 @@ class Run:
         graph: Any,
         records: Mapping[str, Sequence[bytes]],
         features: Any,
+        columns: Collection[str],
+        label: Label,
+        model: Any,
         base: Run | None,
+        spans: Collection[int],
     ) -> None:
         import tensorflow as tf
 
@@ -40,13 +46,13 @@ class Run:
                     writer.write(example)
         self.config = {
             "features": to_json(features),
-            "label": "big",
-            "model": Model(hidden=[16], embedding_dim=4, dropout=0.1).model_dump(exclude={"type"}),
+            "columns": raw_columns(features, columns),
+            "label": label.model_dump(),
+            "model": model.model_dump(),
             "training": Training(batch_size=32, epochs=6, learning_rate=0.02).model_dump(),
             "warm_start": WarmStart(epochs=2, learning_rate=0.01).model_dump(),
             "replay": {"ratio": 0.5},
-            "watermark": -1,
-            "seed": 0,
+            "new_spans": sorted(spans),
         }
         self.arguments = SimpleNamespace(
             train_files=[str(folder / name / "Split-train/*") for name in records],
@@ -80,9 +86,20 @@ class Run:
 
 @pytest.fixture(scope="session")
 def make_run(graph_features: Any, serialize: Callable) -> Callable[..., Run]:
-    def make(folder: Path, graph: Any, base: Run | None = None, **rows: Sequence[Any]) -> Run:
+    def make(
+        folder: Path,
+        graph: Any,
+        base: Run | None = None,
+        features: Any = graph_features,
+        columns: Collection[str] = (),
+        label: Label = Label(name="big"),  # noqa: B008
+        model: Any = WideAndDeep(hidden=[16], embedding_dim=4, dropout=0.1),  # noqa: B008
+        **rows: Sequence[Any],
+    ) -> Run:
         """A run over rows by the name of the artifact that brings them."""
-        return Run(folder, graph, {name: serialize(r) for name, r in rows.items()}, graph_features, base)
+        spans = {row["span"] for row in rows["new"]}
+        records = {name: serialize(some, graph.types) for name, some in rows.items()}
+        return Run(folder, graph, records, features, columns, label, model, base, spans)
 
     return make
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.train.dataset import Mix, batches, count, plan_mix, read_records
+from components.train.dataset import Mix, batches, count, count_labels, plan_mix, read_records
 
 
 def records(names):
@@ -125,18 +125,36 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("watermark", "new", "old"),
+    ("spans", "new", "old"),
     [
-        (2, [0, 2, 10], [1, 20, 21, 22, 23]),
-        (-1, [0, 1, 2, 10, 20, 21, 22, 23], []),
-        (3, [], [0, 1, 2, 10, 20, 21, 22, 23]),
-        (0, [0, 1, 2, 10, 21, 22, 23], [20]),
+        ([3], [0, 2, 10], [1, 20, 21, 22, 23]),
+        ([0, 1, 2, 3], [0, 1, 2, 10, 20, 21, 22, 23], []),
+        ([4], [], [0, 1, 2, 10, 20, 21, 22, 23]),
+        ([1, 3], [0, 2, 10, 21], [1, 20, 22, 23]),  # an older span that is learned after a newer one
     ],
 )
 @pytest.mark.parametrize("order", [("a/*", "b/*"), ("b/*", "a/*")])
-def test_examples_are_new_by_their_span_wherever_they_lie(folders, watermark, new, old, order):
-    read = read_records([str(folders / pattern) for pattern in order], watermark)
+def test_examples_are_new_by_their_span_wherever_they_lie(folders, spans, new, old, order):
+    read = read_records([str(folders / pattern) for pattern in order], spans)
     for dataset, expected in zip(read, (new, old), strict=True):
         found = [tf.train.Example.FromString(r) for r in dataset.as_numpy_iterator()]
         assert [e.features.feature["n"].int64_list.value[0] for e in found] == expected
         assert count(dataset) == len(expected)
+
+
+def labelled(**values):
+    feature = {name: tf.train.Feature(**{kind: value}) for name, (kind, value) in values.items()}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def test_classes_are_counted_by_their_text():
+    texts = ["a", "b", "a", "\u00e9"]
+    some = [labelled(y=("bytes_list", tf.train.BytesList(value=[text.encode()]))) for text in texts]
+    spec = tf.io.VarLenFeature(tf.string)
+    counts = count_labels([records(some), records([labelled()]), records(some[:1])], "y", spec)
+    assert counts == {"a": 3, "b": 1, "\u00e9": 1}
+
+
+def test_a_label_of_two_numbers_is_counted_as_0_and_1():
+    some = [labelled(y=("float_list", tf.train.FloatList(value=[value]))) for value in (0.0, 1.0, 1.0)]
+    assert count_labels([records(some)], "y", tf.io.VarLenFeature(tf.float32)) == {"0": 1, "1": 2}

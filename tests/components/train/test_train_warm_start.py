@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import RetrainError
-from components.features import Feature, from_json, to_json
+from components.features import Categorical, Identity, Numeric, from_json, to_json
+from components.label import Label, LabelState
+from components.models import WideAndDeep
 from components.train import export, trainer, warm_start
 from components.train.schedule import RunSchedule
 from components.train.warm_start import TrainingState, hash_bucket, row_sources
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
-TRAINING = {"clipnorm": 1.0}
-MODEL = {"hidden": [8], "embedding_dim": 3, "dropout": 0.0, "batch_norm": True}
+MODEL = WideAndDeep(hidden=[8], embedding_dim=3, dropout=0.0).model_dump()
+NO_STATE = LabelState().model_dump()
 OPTIMIZERS = ["adam", "adamw", "rmsprop", "adagrad", "sgd", "nadam"]  # all that a deployment may name
 STRANGERS = [f"company {i}" for i in range(12)]
 
@@ -33,15 +35,20 @@ def state_of(graph_features):
             features=to_json(features or graph_features),
             model=MODEL | model,
             optimizer=optimizer,
-            vocabularies={f.name: graph.terms(f.name) for f in graph_features if f.kind == "categorical"},
+            vocabularies={f.name: graph.terms(f.name) for f in graph_features if f.has_vocabulary},
             step=0,
+            task="binary",
+            label=NO_STATE,
         )
 
     return state_of
 
 
+build = functools.partial(trainer._build, own={}, training={"clipnorm": 1.0, "seed": 0})
+
+
 def start(state, champion=None, rate=0.05):
-    model, optimizer = trainer._start(state, champion, TRAINING)
+    model, optimizer = trainer._start(state, champion, build)
     optimizer.learning_rate = RunSchedule(rate, 0, 100, 0.0, 1.0)
     return model, optimizer
 
@@ -50,7 +57,7 @@ def train(model, optimizer, inputs, labels, steps):
     inputs = {tensor.name: inputs[tensor.name] for tensor in model.inputs}
     for _ in range(steps):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(keras.losses.binary_crossentropy(labels, model(inputs, training=True)))
+            loss = keras.losses.BinaryCrossentropy(from_logits=True)(labels, model(inputs, training=True))
         weights = model.trainable_variables
         optimizer.apply(tape.gradient(loss, [weight.value for weight in weights]), weights)
 
@@ -140,8 +147,10 @@ def test_through_its_own_graph_the_new_model_answers_as_the_champion(
 ):
     """SavedModel against SavedModel: terms are reordered, and some are new to the second graph."""
     state = replace(state_of(after), features=cold.config["features"], model=cold.config["model"])
-    model, _ = trainer._start(state, cold.checkpoint, TRAINING)
-    export.export(model, after.layer, after.columns(), str(tmp_path / "next"))
+    model, _ = start(state, cold.checkpoint)
+    spec = after.output.raw_feature_spec()
+    columns = {name: (spec[name].dtype, many) for name, many in cold.config["columns"].items()}
+    export.export(model, after.layer, columns, Label(name="big"), [], {}, str(tmp_path / "next"))
     answers = [
         tf.saved_model.load(str(folder)).signatures["serving_default"]
         for folder in (cold.saved_model, tmp_path / "next")
@@ -187,8 +196,7 @@ def test_rows_and_slots_follow_their_terms_and_the_rest_stays(
     assert sum(moved) == 4 * {"rmsprop": 1, "adagrad": 1, "sgd": 0}.get(optimizer, 2)
     assert slots["optimizer/iteration"] == 3
     assert all(
-        np.abs(weights[f"batch_norm_0/moving_{of}"] - at).max() > 0
-        for of, at in (("mean", 0), ("variance", 1))
+        np.abs(weights[f"norm-0/moving_{of}"] - at).max() > 0 for of, at in (("mean", 0), ("variance", 1))
     )
 
 
@@ -199,7 +207,7 @@ def as_company(term):
 def follows(path, old, new, source, mark):
     """Whether a variable has rows that moved; asserts that all of it is where it belongs."""
     for feature, rows in source.items():
-        if f"_{feature}{mark}" in path:
+        if f"-{feature}{mark}" in path:
             terms, buckets = len(rows), len(new) - len(rows)
             np.testing.assert_array_equal(new[:terms], old[rows], err_msg=path)
             np.testing.assert_array_equal(new[terms:], old[len(old) - buckets :], err_msg=path)
@@ -236,28 +244,30 @@ def test_dropout_does_not_matter_however_many_models_there_were(before, state_of
 
 def test_buckets_and_vocabularies_may_grow_and_shrink(before, state_of, champion_of, graph_features):
     champion = champion_of()
-    table = champion.weights["embedding_company/embeddings"]
+    table = champion.weights["embedding-company/embeddings"]
     for buckets, expected in ((5, [5, 6, 7, 5, 6]), (1, [5])):
         features = [
-            replace(f, oov_buckets=buckets, top_k=5, min_count=2) if f.name == "company" else f
+            Categorical(name="company", oov_buckets=buckets, top_k=5, min_count=2)
+            if f.name == "company"
+            else f
             for f in graph_features
         ]
         state = state_of(before, features)
         state.vocabularies["company"] = ["dan", "ann"]
         model, _ = start(state, champion.folder)
-        rows = arrays(model.weights)["embedding_company/embeddings"]
+        rows = arrays(model.weights)["embedding-company/embeddings"]
         np.testing.assert_array_equal(rows, table[[4, 0, *expected]])
 
 
 def test_a_name_that_begins_anothers_does_not_take_its_slots(tmp_path):
-    features = [Feature("a_embeddings", "x", "identity", max=1), *(
-        Feature(name, name, "categorical") for name in ("a", "a_embeddings_momentum")
-    )]  # fmt: skip
+    features = [
+        Identity(name="a_embeddings", max=1),
+        *(Categorical(name=name) for name in ("a", "a_embeddings_momentum")),
+    ]
     inputs = {f.name: np.arange(12) % n for f, n in zip(features, (3, 4, 3), strict=True)}
     labels = (np.arange(12)[:, None] % 5 == 0).astype(np.float32)
-    old = TrainingState(
-        to_json(features), MODEL, "adam", {"a": ["p", "q", "r"], "a_embeddings_momentum": ["s", "t"]}, 0
-    )
+    terms = {"a": ["p", "q", "r"], "a_embeddings_momentum": ["s", "t"]}
+    old = TrainingState(to_json(features), MODEL, "adam", terms, 0, "binary", NO_STATE)
     champion = Champion(old, (inputs, labels), tmp_path)
     terms = {"a": ["r", "p", "q"], "a_embeddings_momentum": ["t", "s"]}
     _, again = start(replace(old, vocabularies=terms), tmp_path)
@@ -268,7 +278,7 @@ def test_a_name_that_begins_anothers_does_not_take_its_slots(tmp_path):
         ("a_embeddings_momentum", [1, 0, 2]),
     ):
         for slot in ("momentum", "velocity"):
-            path = f"optimizer/embedding_{name}_embeddings_{slot}"
+            path = f"optimizer/embedding-{name}_embeddings_{slot}"
             np.testing.assert_array_equal(now[path], was[path][rows], err_msg=path)
 
 
@@ -276,16 +286,18 @@ def test_a_name_that_begins_anothers_does_not_take_its_slots(tmp_path):
 
 
 def changed(feature, **values):
-    return lambda features: [replace(f, **values) if f.name == feature else f for f in features]
+    return lambda features: [f.model_copy(update=values) if f.name == feature else f for f in features]
 
 
 FEATURES_CHANGED = {
     "log_fare.log was True, is False": changed("log_fare", log=False),
     "miles.column was 'miles', is 'fare'": changed("miles", column="fare"),
     "hour.max was 4, is 5": changed("hour", max=5),
-    "company.kind was 'categorical', is 'numeric'": changed("company", kind="numeric"),
+    "company.type was 'categorical', is 'numeric'": lambda features: [
+        Numeric(name="company") if f.name == "company" else f for f in features
+    ],
     "hour is gone": lambda features: [f for f in features if f.name != "hour"],
-    "day is new": lambda features: [*features, Feature("day", "day", "identity", max=6)],
+    "day is new": lambda features: [*features, Identity(name="day", max=6)],
     "company is gone; firm is new": changed("company", name="firm"),
     # The columns of the numeric input would change places, and no shape would tell.
     "their order was log_fare, company, miles": lambda features: features[::-1],
@@ -320,19 +332,22 @@ def test_another_model_is_refused(before, state_of, change, fact):
 
 
 def test_what_a_run_may_change(before, state_of, graph_features):
-    features = [replace(f, top_k=9, min_count=3, oov_buckets=2) for f in graph_features]
+    features = [
+        f.model_copy(update={"top_k": 9, "min_count": 3, "oov_buckets": 2}) if f.has_vocabulary else f
+        for f in graph_features
+    ]
     warm_start.check_compatible(state_of(before), state_of(before, features, dropout=0.4))
 
 
 def test_models_that_do_not_pair_up_are_refused(before, state_of):
     one, other = start(state_of(before)), start(state_of(before, hidden=[8, 4]))
     with pytest.raises(
-        RetrainError, match=r"champion: nothing; only in the new one: \['dense_1/kernel', 'dense_1/bias'"
+        RetrainError, match=r"champion: nothing; only in the new one: \['dense-1/kernel', 'dense-1/bias'"
     ):
         warm_start.carry_over(*one, *other, {})
     wider = start(state_of(before, hidden=[9]))
     with pytest.raises(
-        RetrainError, match=r"dense_0/kernel has shape \(\d+, 8\) in the champion and \(\d+, 9\)"
+        RetrainError, match=r"dense-0/kernel has shape \(\d+, 8\) in the champion and \(\d+, 9\)"
     ):
         warm_start.carry_over(*one, *wider, {})
 
@@ -351,7 +366,7 @@ def forget_weights(folder, model, optimizer):
 
 
 def forget_one_variable(folder, model, optimizer):
-    del model.get_layer("batch_norm_0").moving_variance
+    del model.get_layer("norm-0").moving_variance
     tf.train.Checkpoint(model=model, optimizer=optimizer).write(str(folder / "weights"))
 
 
@@ -379,7 +394,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(before, state_of, tmp_path, d
 def test_the_state_is_kept_as_it_was(before, state_of, tmp_path):
     state = state_of(before)
     state.vocabularies["company"].append(b"\xff\n".decode("utf-8", "surrogateescape"))
-    model, optimizer = trainer._build(state, TRAINING)
+    model, optimizer = build(state)
     warm_start.save(tmp_path, model, optimizer, replace(state, step=7))
     assert warm_start.load_state(tmp_path) == replace(state, step=7)
     assert from_json(warm_start.load_state(tmp_path).features) == from_json(state.features)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.features import NUMERIC, NUMERIC_MISSING
+from components.features import LABEL, NUMERIC, NUMERIC_MISSING
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
@@ -78,32 +78,23 @@ def test_small_integers_are_their_own_index(before):
     assert index.tolist() == [0, 1, 2, 3, 4, 4, 4, 4, 4] and index.dtype == np.int64
 
 
-def test_the_label_passes_through(before):
-    out = before(before.rows, label=True)["big"]
-    assert out.tolist() == [row["big"] for row in before.rows] and out.dtype == np.float32
+def test_a_binary_label_passes_through(before):
+    label = before(before.rows)[LABEL]
+    assert label.tolist() == [row["big"] for row in before.rows] and label.dtype == np.float32
 
 
-def test_serving_has_no_label_and_the_same_inputs(before):
-    served, trained = before(before.rows), before(before.rows, label=True)
-    assert (
-        sorted(served)
-        == sorted([NUMERIC, NUMERIC_MISSING, "company", "area_code", "hour", "rare"])
-        == sorted(trained.keys() - {"big"})
-    )
+def test_a_request_has_no_label_and_gives_the_same_inputs(before):
+    served, trained = before(before.rows, without=["big"]), before(before.rows)
+    inputs = {NUMERIC, NUMERIC_MISSING, "company", "area_code", "hour", "rare"}
+    assert set(served) == inputs == set(trained) - {LABEL}
     for name, array in served.items():
         np.testing.assert_array_equal(array, trained[name])
 
 
 def test_only_the_first_of_several_values_counts(before):
-    import tensorflow as tf
-
-    example = tf.train.Example()
-    example.features.feature["hour"].int64_list.value.extend([3, 1])
-    example.features.feature["company"].bytes_list.value.extend([b"dan", b"ann"])
-    example.features.feature["tolls"].float_list.value.extend([])
-    out = before.layer(tf.io.parse_example([example.SerializeToString()], before.columns()))
-    assert out["hour"].numpy().tolist() == [2] and out["company"].numpy().tolist() == [4]
-    assert out[NUMERIC_MISSING].numpy()[0, NUMBERS.index("tolls")] == 1.0
+    out = before([{"hour": [3, 1], "company": ["dan", "ann"], "tolls": []}])
+    assert out["hour"].tolist() == [2] and out["company"].tolist() == [4]
+    assert out[NUMERIC_MISSING][0, NUMBERS.index("tolls")] == 1.0
 
 
 def test_refitting_moves_terms_and_nothing_else(before, after):

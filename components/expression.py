@@ -23,6 +23,7 @@ ALLOWED = (
     "allowed are column names (in `backticks` where a name is not a plain identifier), numbers, 'text', "
     "+ - * /, comparisons, and, or, not, unary minus and parentheses"
 )
+INVISIBLE = " \t\r\n\u00a0\ufeff"  # around a name: blanks, and byte order marks
 MAX_CHARACTERS = 2000
 MAX_DEPTH = 50  # keeps every recursion here far from Python's limit
 
@@ -125,8 +126,12 @@ def closest(name: str, options: Collection[str]) -> str:
     """` (did you mean 'fare'?)` for the option nearest to `name`, or nothing where none is near."""
     near = difflib.get_close_matches(name, options, n=1)
     if not near:  # a change of case alone can be too far for difflib
-        near = [option for option in options if option.strip().casefold() == name.strip().casefold()][:1]
+        near = [option for option in options if _seen(option) == _seen(name)][:1]
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _seen(name: str) -> str:
+    return name.strip(INVISIBLE).casefold()
 
 
 def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
