@@ -11,6 +11,7 @@ Once it is transformed, a feature has one of five forms:
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -332,8 +333,8 @@ def request_names(columns: Iterable[str]) -> dict[str, str]:
     """Column -> its name in a request.
 
     A signature's input is an argument of a function in TensorFlow's eyes, which neither begins with a
-    digit nor holds a blank, and differs from the others in more than case. Most columns keep their
-    name; of the others what is no letter, digit or _ becomes _.
+    digit nor holds a blank, is no keyword of Python, and differs from the others in more than case. Most
+    columns keep their name; of the others what is no letter, digit or _ becomes _.
 
     >>> request_names(["fare", "Trip Seconds", "trip seconds", "1st"])
     {'fare': 'fare', 'Trip Seconds': 'Trip_Seconds', 'trip seconds': 'trip_seconds_2', '1st': 'c_1st'}
@@ -343,7 +344,7 @@ def request_names(columns: Iterable[str]) -> dict[str, str]:
     # Those that need no change first, so that no other takes their name.
     for column in sorted(columns, key=lambda column: not _plain(column)):
         name = re.sub(r"[^A-Za-z0-9_]", "_", column)
-        name = name if _NAME.fullmatch(name) and name != "self" else f"c_{name}"
+        name = name if _plain(name) else f"c_{name}"
         number = 2
         free = name
         while free.lower() in taken:
@@ -354,7 +355,7 @@ def request_names(columns: Iterable[str]) -> dict[str, str]:
 
 
 def _plain(column: str) -> bool:
-    return bool(_NAME.fullmatch(column)) and column != "self"
+    return bool(_NAME.fullmatch(column)) and column != "self" and not keyword.iskeyword(column)
 
 
 def to_json(features: Iterable[Feature]) -> list[dict[str, Any]]:

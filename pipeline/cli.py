@@ -143,7 +143,7 @@ def split(
     """Split a table by time, or by rows, into span folders, OUT/1, OUT/2, ..."""
     from rich.table import Table
 
-    from pipeline.split import split_files
+    from pipeline.spans.split import split_files
 
     terminal = _terminal(json)
     with terminal.progress() as progress:
@@ -166,9 +166,9 @@ def split(
 
 def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterator[Any]:
     """Runs what is pending, with progress on the terminal and everything else in the log."""
-    from pipeline import pattern
     from pipeline.learn import Learner
     from pipeline.lock import locked
+    from pipeline.spans import pattern
     from pipeline.views import late_lines
 
     named = pattern.parse(deployment.data.pattern)
@@ -299,7 +299,7 @@ def config_check(
     json: Json = False,
 ) -> None:
     """Hold a deployment against its schema and its data, without running anything."""
-    from pipeline import check as checks
+    from pipeline.config import check as checks
 
     deployment, terminal = _load(config, None, data), _terminal(json)
     with terminal.progress() as progress:
@@ -320,9 +320,8 @@ def config_explain(
     Without CONFIG it is a reference of all keys; KEY, such as replay or
     preprocessing.features.numeric, narrows it.
     """
-    from pipeline import reference
-    from pipeline.config import load
-    from pipeline.yaml_file import read_yaml
+    from pipeline.config import load, reference
+    from pipeline.config.yaml_file import read_yaml
 
     files = [word for word in words or [] if word.endswith((".yaml", ".yml")) or Path(word).is_file()]
     keys = [word for word in words or [] if word not in files]
@@ -395,7 +394,7 @@ def rollback(
     """Go back to the parent of what is served, or to VERSION. [CONFIG] [VERSION]"""
     from pipeline import champion
     from pipeline.lock import locked
-    from pipeline.pattern import spans_text
+    from pipeline.spans.pattern import spans_text
 
     if not reason.strip():
         raise RetrainError("rollback: say why, with --reason TEXT; it is kept in the history")

@@ -50,7 +50,7 @@ class Run:
         again: those of `spans` that the champion's line has learned before.
         newest: the champion's line has learned no later span.
         watermark: of the version that this run makes.
-        schema_file: of the examples, as `pipeline.schema.complete_schema` gives it.
+        schema_file: of the examples, as `pipeline.config.schema.complete_schema` gives it.
         fingerprint: of the files' content.
         forced: train whatever the triggers say.
         train: False: only look, up to the decision.
@@ -222,7 +222,6 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
             "warm_start": deployment.warm_start.model_dump(),
             "replay": {"ratio": deployment.replay.ratio},
             "new_spans": list(run.spans),
-            "seed": deployment.training.seed,
         },
     ).with_id("train")
     evaluator = Evaluator(

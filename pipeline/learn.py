@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import RetrainError
 from components.promote.registry import ARTIFACTS, Registry, Version
-from pipeline import pattern, plan, schema
 from pipeline.champion import open_registry, sync_serving
-from pipeline.config import Deployment
-from pipeline.late import Late, changed_since, digest, find_late, identify
-from pipeline.sources import find_spans
+from pipeline.config import Deployment, schema
+from pipeline.spans import pattern, plan
+from pipeline.spans.find import find_spans
+from pipeline.spans.late import Late, changed_since, digest, find_late, identify
 
 if TYPE_CHECKING:
     from pipeline.graph import Run

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.errors import RetrainError
-from components.ingest.cells import Kind
 from components.expression import closest
+from components.ingest.cells import Kind
 from components.ingest.format import Rows
 from components.ingest.tables import open_table
 from components.ingest.values import check_type, read_values, why_bad

@@ -16,13 +16,13 @@ from rich.text import Text
 from components.errors import RetrainError
 from components.promote.logic import worst_past
 from components.promote.registry import Version, lineage
-from pipeline import pattern, plan
 from pipeline.champion import open_registry
 from pipeline.config import Deployment
-from pipeline.late import Late, find_late
 from pipeline.learn import Outcome
-from pipeline.pattern import Pattern
-from pipeline.sources import find_spans
+from pipeline.spans import pattern, plan
+from pipeline.spans.find import find_spans
+from pipeline.spans.late import Late, find_late
+from pipeline.spans.pattern import Pattern
 
 _LATE_TOLD = 10
 

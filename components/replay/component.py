@@ -95,17 +95,22 @@ def read_meta(uri: str) -> dict[str, Any]:
         threshold.
 
     Raises:
-        RetrainError: the folder holds no replay buffer.
+        RetrainError: the folder holds no replay buffer, or one that is too old.
     """
     try:
         with open(os.path.join(uri, SAMPLE_FILE)) as file:
             meta: dict[str, Any] = json.load(file)
-            return meta
     except FileNotFoundError:
         raise RetrainError(
             f"replay: the champion's buffer {uri} is not there (no {SAMPLE_FILE}). Restore the folder, or "
             "promote a version whose artifacts are whole (`retrain history`)"
         ) from None
+    if "spans" not in meta:
+        raise RetrainError(
+            f"replay: the champion's buffer {uri} was made by an earlier retrain, which drew other rows "
+            "for evaluation. Start afresh: name another `state` folder, or remove this one"
+        )
+    return meta
 
 
 class ReplaySpec(ComponentSpec):

@@ -47,6 +47,22 @@ def plan_mix(new_rows: int, old_rows: int, batch_size: int, ratio: float) -> Mix
     return Mix(new=new, replayed=replayed, steps=math.ceil(new_rows / new))
 
 
+def fit_budget(steps: int, epochs: int, max_steps: int | None) -> tuple[int, int]:
+    """Epochs, and steps of each, that keep to a largest number of steps in all.
+
+    Args:
+        steps: that show every new example once.
+        epochs: wanted.
+        max_steps: in all; None: as many as that takes.
+
+    >>> fit_budget(100, 15, None), fit_budget(100, 15, 450), fit_budget(100, 15, 30)
+    ((15, 100), (4, 100), (1, 30))
+    """
+    if max_steps is None or steps * epochs <= max_steps:
+        return epochs, steps
+    return max(max_steps // steps, 1), min(steps, max_steps)
+
+
 def read_records(
     patterns: Sequence[str], new_spans: Sequence[int]
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:

@@ -50,7 +50,9 @@ def run_fn(fn_args: Any) -> None:
     warm = bool(fn_args.base_model) and config["warm_start"]["enabled"]
     ratio = config["replay"]["ratio"] if fn_args.base_model else 0.0
     mix = dataset.plan_mix(new_rows, old_rows, training["batch_size"], ratio)
-    epochs = config["warm_start"]["epochs"] if warm else training["epochs"]
+    epochs, steps = dataset.fit_budget(
+        mix.steps, (config["warm_start"] if warm else training)["epochs"], training["max_steps"]
+    )
     peak = config["warm_start"]["learning_rate"] if warm else training["learning_rate"]
 
     spec, graph = transform.raw_feature_spec(), transform.transform_features_layer()
@@ -69,7 +71,7 @@ def run_fn(fn_args: Any) -> None:
     model, optimizer = _start(state, _checkpoint(fn_args.base_model) if warm else None, build)
     first_step = int(optimizer.iterations)
     optimizer.learning_rate = RunSchedule(
-        peak, first_step, mix.steps * epochs, training["warmup"], training["final_learning_rate"]
+        peak, first_step, steps * epochs, training["warmup"], training["final_learning_rate"]
     )
     # XLA would compile for seconds what runs for seconds.
     model.compile(optimizer, loss=_LOSSES[label.task](), jit_compile=False)
@@ -91,7 +93,7 @@ def run_fn(fn_args: Any) -> None:
         # Repeated, because making an iterator optimizes the transform graph anew.
         dataset.batches(new, old, mix, training["shuffle_rows"], training["seed"], parse).repeat(),
         epochs=epochs,
-        steps_per_epoch=mix.steps,
+        steps_per_epoch=steps,
         verbose=0,
         callbacks=[
             StopDiverging(training["divergence"], _chance_loss(label, len(classes))),

@@ -20,8 +20,8 @@ from pipeline.init.profile import MAX_UNREADABLE, Column, Profile, profile
 from pipeline.init.roles import IGNORED, LABEL, LEAK, Role, find_roles
 from pipeline.init.sizes import Sizes, fit_sizes
 from pipeline.init.target import Found, find_target, identifier, percent
-from pipeline.periods import NO_DAY, Calendar, RowCount, days_of, parse_every
-from pipeline.split import SplitResult, publish, split_files
+from pipeline.spans.periods import NO_DAY, Calendar, RowCount, days_of, parse_every
+from pipeline.spans.split import SplitResult, publish, split_files
 
 SAMPLE_ROWS = 100_000
 _MOST_MISSING_LABELS = 0.5
@@ -254,8 +254,8 @@ def _write_checked(
 ) -> None:
     """Writes the pair, and reads it as any run would: what it refuses is a defect of ours."""
     from pipeline.config import load
+    from pipeline.config.schema import check_schema, read_schema
     from pipeline.init import schema
-    from pipeline.schema import check_schema, read_schema
 
     made = schema.make_schema(seen, found, roles, request.label, groups)
     files = ", ".join(path.name for path in request.files)
@@ -289,8 +289,8 @@ def _notes(seen: Profile, found: Found, roles: Sequence[Role], spans: dict[int, 
     if strong:
         more = f" and {len(strong) - _SHOWN} more" if len(strong) > _SHOWN else ""
         notes.append(
-            f"{', '.join(strong[:_SHOWN])}{more}: foretell the label so well that you should know: are they "
-            "known when a prediction is asked for?"
+            f"{', '.join(strong[:_SHOWN])}{more}: so close to the label that you should know: is "
+            "it known when a prediction is asked for?"
         )
     empty = found.missing - seen.columns[next(r.column for r in roles if r.role == LABEL)].unreadable
     if empty > 0:

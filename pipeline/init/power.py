@@ -46,7 +46,8 @@ def power(values: Any, target: Target, as_category: bool) -> float:
     Args:
         values: one a row; null where missing.
         target: of the same rows.
-        as_category: each value for itself; else numbers, in equally full bins and by a straight line.
+        as_category: each value for itself; else numbers, in equally full bins - which see what is likely -
+            and by the nearest row - which sees what is certain, whatever bins would cut through.
 
     Returns:
         0.5..1 for AUC, 0..1 for accuracy and R2.
@@ -63,10 +64,8 @@ def power(values: Any, target: Target, as_category: bool) -> float:
     if as_category:
         return _score(_codes(values), label, seen, held, target)
     numbers = values.cast(pa.float64(), safe=False)
-    found = _score(_bins(numbers), label, seen, held, target)
-    if target.task != "regression":
-        return found
-    return max(found, _line(numbers, label, seen, held))
+    binned = _score(_bins(numbers), label, seen, held, target)
+    return max(binned, _score_guess(label[held], _nearest(numbers, label, seen, held), target))
 
 
 def straight(values: Any, target: Target) -> float:
@@ -106,12 +105,29 @@ def _score(
         common = np.bincount(known, minlength=target.classes).argmax()
         pairs = np.bincount(groups[seen] * target.classes + known, minlength=size * target.classes)
         best = np.where(counts > 0, pairs.reshape(size, target.classes).argmax(axis=1), common)
-        return float(np.mean(best[groups[held]] == label[held]))
+        return _score_guess(label[held], best[groups[held]], target)
     mean = label[seen].mean()
     # A value seen once says little: it counts as if the mean had been seen with it.
     means = (np.bincount(groups[seen], label[seen], minlength=size) + mean) / (counts + 1)
-    guess = means[groups[held]]
-    return _auc(label[held], guess) if target.task == "binary" else _r2(label[held], guess)
+    return _score_guess(label[held], means[groups[held]], target)
+
+
+def _nearest(numbers: Any, label: np.ndarray, seen: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Of each row that was held out the label of the seen row with the nearest number."""
+    span = pc.min_max(numbers)
+    low, high = span["min"].as_py() or 0.0, span["max"].as_py() or 0.0
+    far = high + 10 * (high - low) + 1  # what is missing is nearest to what is missing
+    x = pc.fill_null(numbers, far).to_numpy(zero_copy_only=False)
+    seen = seen[np.argsort(x[seen], kind="stable")]
+    above = np.clip(np.searchsorted(x[seen], x[held]), 1, len(seen) - 1)
+    nearer = x[held] - x[seen[above - 1]] < x[seen[above]] - x[held]
+    return label[seen[np.where(nearer, above - 1, above)]]
+
+
+def _score_guess(label: np.ndarray, guess: np.ndarray, target: Target) -> float:
+    if target.task == "multiclass":
+        return float(np.mean(guess == label))
+    return _auc(label, guess) if target.task == "binary" else _r2(label, guess)
 
 
 def _line(numbers: Any, label: np.ndarray, seen: np.ndarray, held: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,17 +73,15 @@ class Role:
         return self.settings is not None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Context:
     """What a decision about one column needs of the rest."""
 
-    rows: int
     target: Target
     held_out: int
     small_integers: int = 0
     tensor: str | None = None
     time_column: str | None = None
-    label: set[str] = field(default_factory=set)
 
 
 def find_roles(profile: Profile, found: Found, label: str, time_column: str | None) -> list[Role]:
@@ -97,7 +95,6 @@ def find_roles(profile: Profile, found: Found, label: str, time_column: str | No
     """
     columns = list(profile.columns.values())
     context = _Context(
-        rows=profile.rows,
         target=found.target,
         held_out=int(np.sum(~np.isnan(found.target.values))) // 2,
         small_integers=sum(column.kind == "INT" and _is_small(column) for column in columns),

@@ -14,6 +14,7 @@ from pipeline.init.target import Found
 _STEPS = 2_000  # of a cold start: enough for a small model, and seconds to a minute
 _WARM_STEPS = 300
 _FEW_ROWS = 800  # to train on, below which what is hidden only learns them by heart
+_BATCHES = ((1_000, 16), (5_000, 32), (20_000, 64), (100_000, 128), (500_000, 256))  # up to so many rows
 _SLICE_VALUES = 10
 _MOST_SLICES = 2
 
@@ -106,11 +107,11 @@ def _model(roles: Sequence[Role], trained: int) -> dict[str, Any]:
 
 
 def _training(trained: int, model: str) -> dict[str, Any]:
-    batch = next((size for limit, size in ((1_000, 16), (5_000, 32), (20_000, 64)) if trained < limit), 128)
+    batch = next((size for limit, size in _BATCHES if trained < limit), 512)
     epochs = math.ceil(_STEPS * batch / trained)
     return {
         "batch_size": batch,
-        "epochs": min(max(epochs, 3), 200),
+        "epochs": min(max(epochs, 2), 200),
         "learning_rate": 0.01 if model == "linear" else 0.001,
     }
 

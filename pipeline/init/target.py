@@ -239,7 +239,7 @@ def _multiclass(column: Column, counts: dict[str, int], why: str, missing: int) 
     codes = pc.index_in(column.values.cast(pa.string()), value_set=pa.array(classes))
     values = pc.fill_null(codes.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
     rare = [text for text, count in counts.items() if count < 10]
-    notes = ()
+    notes: tuple[str, ...] = ()
     if rare:
         named = ", ".join(map(repr, rare[:3])) + (", ..." if len(rare) > 3 else "")
         notes = (

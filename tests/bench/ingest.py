@@ -22,8 +22,7 @@ def measure(work: Path) -> dict[str, Any]:
 
     from components.artifacts import Quarantine
     from components.ingest.component import Executor
-    from pipeline import schema
-    from pipeline.config import load
+    from pipeline.config import load, schema
 
     shutil.rmtree(work, ignore_errors=True)
     source = work / "csv"

@@ -20,10 +20,9 @@ from typer.testing import CliRunner
 from components.errors import RetrainError
 from components.features import Bucketized, Categorical, Cross, Identity, Numeric, Tensor
 from components.label import Label
-from pipeline import check, row_checks
 from pipeline.cli import app
-from pipeline.config import load
-from pipeline.row_checks import Finding, Rows
+from pipeline.config import check, load, row_checks
+from pipeline.config.row_checks import Finding, Rows
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = """

@@ -17,12 +17,11 @@ from typer.testing import CliRunner
 from components.errors import RetrainError
 from components.features import FEATURES
 from components.models import MODELS
-from pipeline import reference
 from pipeline.cli import app
-from pipeline.config import Deployment, load
-from pipeline.problems import kinds
-from pipeline.reference_page import EXAMPLES, INTRODUCTION, page
-from pipeline.yaml_file import read_yaml
+from pipeline.config import Deployment, load, reference
+from pipeline.config.problems import kinds
+from pipeline.config.reference_page import EXAMPLES, INTRODUCTION, page
+from pipeline.config.yaml_file import read_yaml
 from tests.pipeline.conftest import Shop
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +42,7 @@ def of_shop(shop: Shop) -> dict[str, reference.Entry]:
 
 def test_the_page_says_what_the_model_says() -> None:
     written = (ROOT / "docs" / "configuration.md").read_text()
-    assert written == page(), "run: python -m pipeline.reference_page > docs/configuration.md"
+    assert written == page(), "run: python -m pipeline.config.reference_page > docs/configuration.md"
 
 
 def test_every_link_of_the_page_leads_to_a_heading() -> None:

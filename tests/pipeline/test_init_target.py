@@ -126,7 +126,7 @@ def test_power_of_the_other_tasks():
     assert power(names, Target("multiclass", classes, 3), as_category=True) == 1.0
     x = RANDOM.normal(size=5_000)
     line = Target("regression", 3 * x - 1)
-    assert power(pa.array(x), line, as_category=False) == pytest.approx(1.0, abs=1e-6)
+    assert power(pa.array(x), line, as_category=False) > 0.9995
     assert power(names, line, as_category=True) == pytest.approx(0.0, abs=0.02)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from components.errors import RetrainError
 from components.promote.registry import Registry
-from pipeline import plan
 from pipeline.champion import promote, rollback, saved_model, sync_serving
+from pipeline.spans import plan
 from serving.model_config import read_model_config, write_model_config
 
 pytestmark = pytest.mark.xdist_group("pipeline-registry")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.lock import locked
-from pipeline.pattern import spans_text
+from pipeline.spans.pattern import spans_text
 
 COMMAND = Path(sys.executable).parent / "retrain"
 FRAMEWORKS = [

@@ -17,7 +17,7 @@ from components.evaluate.logic import METRICS
 from components.features import FEATURES, Categorical, Identity, Numeric
 from components.models import MODELS, WideAndDeep
 from pipeline.config import DEFAULT_GATES, Deployment, MetricGate, Section, load
-from pipeline.problems import file_fields, kinds, without_none
+from pipeline.config.problems import file_fields, kinds, without_none
 
 ROOT = Path(__file__).parents[2]
 TAXI = yaml.safe_load((ROOT / "configs" / "taxi.yaml").read_text())

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from components.errors import RetrainError
 from components.promote.registry import Version, lineage
 from pipeline.config import Data
-from pipeline.late import digest, identify
 from pipeline.learn import Learner, Outcome
-from pipeline.plan import Pending, asked_for, learned, next_run, pending, watermark
-from pipeline.sources import find_spans
+from pipeline.spans.find import find_spans
+from pipeline.spans.late import digest, identify
+from pipeline.spans.plan import Pending, asked_for, learned, next_run, pending, watermark
 
 
 def put(folder: Path, *names: str) -> None:

@@ -12,7 +12,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.errors import RetrainError
 from pipeline.config import Deployment, load
-from pipeline.schema import check_schema, complete_schema, read_schema, write_schema
+from pipeline.config.schema import check_schema, complete_schema, read_schema, write_schema
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = """

@@ -10,7 +10,7 @@ import pytest
 
 from components.errors import RetrainError
 from pipeline.config import Data
-from pipeline.sources import find_spans
+from pipeline.spans.find import find_spans
 
 
 def put(folder: Path, *names: str) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from components.errors import RetrainError
-from pipeline import late
-from pipeline.late import Late, Memory, compare, digest, identify
 from pipeline.learn import Learner, Outcome
-from pipeline.pattern import parse
-from pipeline.sources import find_spans
+from pipeline.spans import late
+from pipeline.spans.find import find_spans
+from pipeline.spans.late import Late, Memory, compare, digest, identify
+from pipeline.spans.pattern import parse
 
 pytestmark = pytest.mark.xdist_group("pipeline-registry")
 

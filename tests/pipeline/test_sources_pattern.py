@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import RetrainError
-from pipeline.pattern import Pattern, parse
+from pipeline.spans.pattern import Pattern, parse
 
 PATTERNS = ["{YYYY}.csv", "{YYYY}/{MM}/*", "day={YYYY}{MM}{DD}/*", "{YYYY}-{MM}-{DD}/{HH}.csv"]
 

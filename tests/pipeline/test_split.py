@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from components.errors import RetrainError
 from components.ingest import rows
-from pipeline import split
-from pipeline.periods import NO_DAY, Calendar, days_of
-from pipeline.split import SpanPart, split_files
+from pipeline.spans import split
+from pipeline.spans.periods import NO_DAY, Calendar, days_of
+from pipeline.spans.split import SpanPart, split_files
 
 EPOCH = datetime.date(1970, 1, 1)
 
@@ -302,7 +302,83 @@ def test_no_row_is_lost(tmp_path_factory, table, every):
 
 def test_imports_nothing_heavy():
     code = (
-        "import sys; import pipeline.split;"
+        "import sys; import pipeline.spans.split;"
         "sys.exit(bool({'pyarrow', 'apache_beam', 'tfx', 'tensorflow', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rows_are_counted_through_all_files(tmp_path):
+    one = write(tmp_path / "a.csv", "x\n1\n2\n3\n")
+    two = write(tmp_path / "b.csv", "x\n4\n5\n")
+    result = split_files([one, two], "2rows", tmp_path / "out")
+    assert files(tmp_path / "out") == {
+        "1/rows-1-2-1.csv": b"x\n1\n2\n",
+        "2/rows-3-4-1.csv": b"x\n3\n",
+        "2/rows-3-4-2.csv": b"x\n4\n",
+        "3/rows-5-6-2.csv": b"x\n5\n",
+    }
+    assert [(part.span, part.rows, len(part.paths)) for part in result.parts] == [
+        (1, 2, 1),
+        (2, 2, 2),
+        (3, 1, 1),
+    ]
+
+
+def test_files_of_one_table_share_the_calendar(tmp_path):
+    late = write(tmp_path / "late.csv", "at\n2013-02-10\n2013-01-10\n")
+    early = write(tmp_path / "early.csv", "at\nsoon\n2012-12-10\n2013-01-11\n")
+    result = split_files([late, early], "month", tmp_path / "out", time_column="at")
+    assert [(part.span, part.label, part.rows) for part in result.parts] == [
+        (1, "2012-12", 1),
+        (2, "2013-01", 2),
+        (3, "2013-02", 1),
+    ]
+    assert result.unreadable_paths == (tmp_path / "out/unreadable-2.csv",)
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+@pytest.mark.parametrize("by", ["time", "rows"])
+def test_tfrecord_records_keep_their_bytes(tmp_path, compression, by):
+    import tensorflow as tf
+
+    def example(at):
+        times = [] if at is None else [at.encode()]
+        feature = {"at": tf.train.Feature(bytes_list=tf.train.BytesList(value=times))}
+        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+    records = [example(at) for at in ("2013-01-05", "2013-02-01", None, "2013-01-07")] + [b"no example"]
+    path = tmp_path / f"a.tfrecord{'.gz' if compression else ''}"
+    with tf.io.TFRecordWriter(str(path), compression) as writer:
+        for record in records:
+            writer.write(record)
+
+    def read(path):
+        return [item.numpy() for item in tf.data.TFRecordDataset(str(path), compression)]
+
+    out = tmp_path / "out"
+    if by == "rows":
+        result = split_files([path], "3rows", out)
+        assert [read(part.paths[0]) for part in result.parts] == [records[:3], records[3:]]
+        return
+    result = split_files([path], "month", out, time_column="at")
+    assert [read(part.paths[0]) for part in result.parts] == [[records[0], records[3]], [records[1]]]
+    assert read(result.unreadable_paths[0]) == [records[2], records[4]]
+    assert all(part.paths[0].name.endswith(path.name.removeprefix("a")) for part in result.parts)
+
+
+@pytest.mark.parametrize(
+    ("every", "options", "message"),
+    [
+        ("0rows", {}, "at least 1 row"),
+        ("5rows", {"time_column": "at"}, "rows are counted without"),
+        ("5rows", {"origin": "2013-01-01"}, "rows are counted without"),
+        ("day", {}, "name it with --time"),
+        ("5 apples", {}, "a number of rows, such as 500rows"),
+    ],
+)
+def test_how_spans_are_told_apart_must_be_clear(tmp_path, every, options, message):
+    file = write(tmp_path / "a.csv", "at\n2013-01-01\n")
+    with pytest.raises(RetrainError, match=message):
+        split_files([file], every, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """The models, on transformed features made up here; their real runs are in test_train_tasks.py."""
 
+import functools
 import math
 import sys
 import types
@@ -13,9 +14,10 @@ from components.errors import RetrainError
 from components.features import Categorical, Hashed, Identity, Numeric, Tensor, Text, Timestamp, to_json
 from components.label import LabelState
 from components.models import Cnn, Custom, Linear, Mlp, TwoTower, WideAndDeep
+from components.train import warm_start
 from components.train.blueprint import PADDING, Lookup, densify
 from components.train.schedule import RunSchedule
-from components.train.trainer import _LOSSES, _build
+from components.train.trainer import _LOSSES, _build, _start
 from components.train.warm_start import TrainingState
 
 FEATURES = [
@@ -40,19 +42,26 @@ SPEED = {"speed": tf.io.FixedLenFeature([1], tf.float32)}
 OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1}
 
 
-def build(settings, task="binary", features=FEATURES, cities=CITIES):
-    """A model of the settings, and its optimizer."""
-    state = TrainingState(
-        features=to_json([*features, IMAGE] if isinstance(settings, Cnn) else features),
+def state_of(settings, task="binary", cities=CITIES, classes=("u", "v", "w")):
+    return TrainingState(
+        features=to_json([*FEATURES, IMAGE] if isinstance(settings, Cnn) else FEATURES),
         model=settings.model_dump(),
         optimizer="adam",
         vocabularies={"city": cities},
         step=0,
         task=task,
-        label=LabelState(classes=["u", "v", "w"] if task == "multiclass" else []).model_dump(),
+        label=LabelState(classes=list(classes) if task == "multiclass" else []).model_dump(),
     )
+
+
+def build(settings, *args, **kwargs):
+    """A model of the settings, and its optimizer."""
+    return building(settings)(state_of(settings, *args, **kwargs))
+
+
+def building(settings):
     own = SPEED if isinstance(settings, Custom) else {}
-    return _build(state, own, {"clipnorm": 1.0, "seed": 0})
+    return functools.partial(_build, own=own, training={"clipnorm": 1.0, "seed": 0})
 
 
 def make_data(rows=256):
@@ -194,6 +203,37 @@ def test_variables_have_the_same_names_whatever_the_vocabulary_and_however_many_
     assert len({w.path for w in one.weights}) == len(one.weights)
     for a, b in zip(one.weights, other.weights, strict=True):  # and begin alike
         assert tuple(a.shape) != tuple(b.shape) or np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("settings", [*MODELS.values(), TwoTower(**SMALL, **TOWERS)], ids=lambda s: s.type)
+def test_a_successor_answers_as_its_champion_before_its_first_step(settings, tmp_path):
+    """With another order of terms, a new term, and, of several classes, a new one."""
+    task = "binary" if isinstance(settings, TwoTower) else "multiclass"
+    before = state_of(settings, task)
+    model, optimizer = building(settings)(before)
+    random = np.random.default_rng(3)
+    for variable in (*model.weights, *optimizer.variables[2:]):  # neither the step nor the learning rate
+        variable.assign(random.uniform(0.1, 1, variable.shape))
+    optimizer.iterations.assign(7)
+    warm_start.save(tmp_path, model, optimizer, before)
+
+    cities = ["c", "new", "<missing>", "b"]  # "a" is gone
+    after = state_of(settings, task, cities=cities, classes=["u", "v", "w", "x"])
+    successor, its_optimizer = _start(after, tmp_path, building(settings))
+    inputs, _ = make_data(30)
+    inputs["city"] = random.integers(0, 5, 30)
+    known = {0: 3, 1: 4, 2: 0, 3: 2, 4: 4}  # the row of a term now -> before; 4: out of vocabulary
+    old = inputs | {"city": np.vectorize(known.get)(inputs["city"])}
+
+    def output(model, inputs):
+        return model({t.name: tf.constant(inputs[t.name]) for t in model.inputs}).numpy()
+
+    expected, given = output(model, old), output(successor, inputs)
+    assert given.shape[1] == (1 if task == "binary" else 4)
+    np.testing.assert_allclose(given[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-4)
+    assert int(its_optimizer.iterations) == 7
+    slots = sum(float(np.sum(v)) for v in its_optimizer.variables[2:])
+    assert slots > 0
 
 
 ODD = [Numeric(name=n, column=f"{n} é") for n in ("class_", "self", "Model", "input")]

@@ -365,30 +365,6 @@ def test_both_towers_are_served(pairs, pair_run, serialize, name):
     assert embedded["item"].shape == (len(rows), 5)
 
 
-@pytest.mark.parametrize("name", ["logged", "custom"])
-def test_a_successor_answers_as_the_champion_before_its_first_step(pairs, pair_run, name):
-    graph, later, run = pairs["before"], pairs["after"], pair_run(name)
-    assert graph.terms("user_id") != later.terms("user_id")
-    old, _ = restored(run, graph)
-    state = load_state(run.checkpoint)
-    terms = {name: later.terms(name) for name in state.vocabularies}
-    model, optimizer = trainer._start(
-        trainer.replace(state, vocabularies=terms), run.checkpoint, build_of(run, later)
-    )
-    assert int(optimizer.iterations) == run.state["step"] == 4 * 25
-
-    def inputs(through):
-        # Numbers are scaled anew, and are not what is compared here.
-        transformed = graph(graph.rows) | {n: through(graph.rows)[n] for n in ("user_id", "genres")}
-        lists = tf.ragged.constant(transformed["genres"], tf.int64).to_tensor(-1)
-        return {k: tf.constant(v) for k, v in (transformed | {"genres": lists}).items()}
-
-    def output(model, given):
-        return model({t.name: given[t.name] for t in model.inputs}, training=False).numpy()
-
-    np.testing.assert_allclose(output(model, inputs(later)), output(old, inputs(graph)), atol=1e-5)
-
-
 def test_a_model_of_ones_own_goes_on_from_the_champion(pairs, pair_run, make_run, serialize, tmp_path):
     graph = pairs["after"]
     run = make_run(tmp_path, graph, pair_run("custom"), **PAIRS, model=MODELS["custom"], new=graph.rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from components.settings import Section
-from pipeline.yaml_file import shown
+from pipeline.config.yaml_file import shown
 
 _EXPECTED = {
     "int_type": "a whole number",

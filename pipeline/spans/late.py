@@ -14,9 +14,9 @@ from components.errors import RetrainError
 from components.ingest.fingerprint import fingerprint
 from components.promote.logic import FILES_FILE
 from components.promote.registry import Version
-from pipeline import plan
 from pipeline.config import Deployment
-from pipeline.pattern import Pattern
+from pipeline.spans import plan
+from pipeline.spans.pattern import Pattern
 
 _NAMES_TOLD = 3
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import RetrainError
+from components.expression import parse
 from components.features import (
     Bucketized,
     Categorical,
@@ -24,7 +25,6 @@ from components.features import (
     Text,
     Timestamp,
 )
-from components.expression import parse
 from components.label import Label
 from components.names import BOOKKEEPING, EXAMPLE_ID, SPAN
 from pipeline.config import Deployment

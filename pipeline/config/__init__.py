@@ -17,9 +17,9 @@ from components.features import AnyFeature, Feature, raw_columns
 from components.label import Label
 from components.models import AnyModel, Cnn, Custom, TwoTower, WideAndDeep
 from components.settings import Positive, Section, Share
-from pipeline.pattern import parse as parse_pattern
-from pipeline.problems import explain
-from pipeline.yaml_file import read_yaml, shown
+from pipeline.config.problems import explain
+from pipeline.config.yaml_file import read_yaml, shown
+from pipeline.spans.pattern import parse as parse_pattern
 
 _SQLITE = "sqlite:///"  # before a path
 
@@ -83,6 +83,11 @@ class Preprocessing(Section):
 class Training(Section):
     batch_size: Positive = Field(64, description="Examples a step, new and replayed together.")
     epochs: Positive = Field(15, description="Passes over the new examples at a cold start.")
+    max_steps: Positive | None = Field(
+        None,
+        description="Most steps of a run, cold or warm, however many rows are new: fewer epochs, or part of "
+        "one. Without it the epochs say.",
+    )
     learning_rate: Annotated[float, Field(gt=0.0)] = Field(
         1e-3, description="Highest learning rate at a cold start."
     )

@@ -1,19 +1,19 @@
-"""Writes docs/configuration.md: `python -m pipeline.reference_page > docs/configuration.md`."""
+"""Writes docs/configuration.md: `python -m pipeline.config.reference_page > docs/configuration.md`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from pipeline.reference import Entry, Part, reference
+from pipeline.config.reference import Entry, Part, reference
 
 INTRODUCTION = """
 # Configuration
 
 One YAML file is one deployment. This page lists every key; it is written from the model that reads the
-file (`python -m pipeline.reference_page`), so it says what holds. `retrain config explain CONFIG` shows
-the same with the values of a deployment, and `retrain config check CONFIG` holds a file against its
-schema and data without running anything.
+file (`make reference`), so it says what holds. `retrain config explain CONFIG` shows the same with the
+values of a deployment, and `retrain config check CONFIG` holds a file against its schema and data
+without running anything.
 
 The least that a file must say:
 

@@ -1,6 +1,6 @@
 """The configuration, told by its own model: every key with its values, its default and its sentence.
 
-`retrain config explain` prints it, and pipeline/reference_page.py writes docs/configuration.md from it.
+`retrain config explain` prints it, and reference_page.py writes docs/configuration.md from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from components.errors import RetrainError
 from components.settings import Section
 from pipeline.config import Deployment
-from pipeline.problems import file_fields, kinds, without_none
+from pipeline.config.problems import file_fields, kinds, without_none
 
 REQUIRED = "required"
 

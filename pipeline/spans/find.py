@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import RetrainError
-from pipeline import pattern as patterns
-from pipeline.pattern import Pattern
+from pipeline.spans import pattern as patterns
+from pipeline.spans.pattern import Pattern
 
 if TYPE_CHECKING:
     from pipeline.config import Data

@@ -15,12 +15,12 @@ import pyarrow as pa
 from components.errors import RetrainError
 from components.ingest.recipe import Source, make_recipe
 from components.models import Custom
-from pipeline import pattern, row_checks
-from pipeline.config import Deployment
-from pipeline.row_checks import Finding, listed
-from pipeline.sample import Sample, read_sample
-from pipeline.schema import complete_schema, contradictions, read_schema
-from pipeline.sources import find_spans
+from pipeline.config import Deployment, row_checks
+from pipeline.config.row_checks import Finding, listed
+from pipeline.config.sample import Sample, read_sample
+from pipeline.config.schema import complete_schema, contradictions, read_schema
+from pipeline.spans import pattern
+from pipeline.spans.find import find_spans
 
 ROWS = 10_000
 """Read of a file, about."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from components.errors import RetrainError
-from pipeline.periods import NO_DAY, Calendar, RowCount, days_of, parse_every
+from pipeline.spans.periods import NO_DAY, Calendar, RowCount, days_of, parse_every
 
 if TYPE_CHECKING:
     import numpy as np
