@@ -91,12 +91,14 @@ class LabelState(Section):
 
     Attributes:
         classes: of a multiclass label, in the order of the model's outputs.
-        mean, scale: of a regression, of the label (or its logarithm).
+        mean, scale: of a regression, of the label.
+        log: whether they are of its logarithm.
     """
 
     classes: list[str] = []
     mean: float = 0.0
     scale: float = 1.0
+    log: bool = False
 
 
 def read_label_state(model_uri: str) -> LabelState | None:

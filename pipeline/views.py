@@ -263,10 +263,9 @@ def outcomes_table(outcomes: Sequence[Outcome]) -> Group:
     """One row a run: what came in, what was decided, how it did, what is served; fits 80 columns."""
     metric = next((check["metric"] for o in outcomes if o.verdict for check in o.verdict["checks"]), "")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    dated = any(outcome.dates for outcome in outcomes)
     for column in ("span", "drift", "decision", "start", "champion", "new", "worst past", "served", "s"):
-        whole = column != "span" or not dated
-        table.add_column(column, no_wrap=whole, justify="right" if column == "s" else "left")
+        # A span may have a date or a long file's name; whatever is too much goes to a second line.
+        table.add_column(column, no_wrap=column != "span", justify="right" if column == "s" else "left")
     notes = []
     for outcome in outcomes:
         row, note = _outcome_row(outcome, metric)

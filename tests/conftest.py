@@ -9,7 +9,7 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long end-to-end tests first, so that they do not come last alone; one folder on one worker,
     so that what its tests share is made once."""
-    items.sort(key=lambda item: "e2e" not in Path(item.path).parts)
+    items.sort(key=lambda item: not {"e2e", "docs"} & {*Path(item.path).parts})
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(Path(item.path).parent)))

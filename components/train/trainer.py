@@ -65,7 +65,7 @@ def run_fn(fn_args: Any) -> None:
         vocabularies={f.name: _terms(transform, f.vocabulary) for f in features if f.has_vocabulary},
         step=0,
         task=label.task,
-        label=LabelState(classes=classes).model_dump(),
+        label=LabelState(classes=classes, log=label.log).model_dump(),
     )
     build = functools.partial(_build, own=own, training=training)
     model, optimizer = _start(state, _checkpoint(fn_args.base_model) if warm else None, build)
@@ -148,7 +148,9 @@ def _label_state(graph: Any, columns: Mapping[str, Any], label: Label, classes: 
         return LabelState(classes=classes)
     # One row without anything in it.
     constants = graph(tf.io.parse_example([tf.train.Example().SerializeToString()], columns))
-    return LabelState(mean=float(constants[LABEL_MEAN][0]), scale=float(constants[LABEL_SCALE][0]))
+    return LabelState(
+        mean=float(constants[LABEL_MEAN][0]), scale=float(constants[LABEL_SCALE][0]), log=label.log
+    )
 
 
 def _class_weights(label: Label, classes: list[str], counts: Mapping[str, int] | None) -> np.ndarray | None:

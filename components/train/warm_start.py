@@ -192,6 +192,11 @@ def check_compatible(old: TrainingState, new: TrainingState) -> None:
     """
     if old.task != new.task:
         raise RetrainError(f"warm start: label.task was {old.task}, is {new.task}. {WHAT_TO_DO}")
+    if old.label["log"] != new.label["log"]:
+        raise RetrainError(
+            f"warm start: label.log was {old.label['log']}, is {new.label['log']}; the champion's outputs "
+            f"are on the other scale. {WHAT_TO_DO}"
+        )
     features = _changes(old.features, new.features)
     if features:
         raise RetrainError(f"warm start: the features changed: {'; '.join(features)}. {WHAT_TO_DO}")

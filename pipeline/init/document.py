@@ -56,8 +56,8 @@ def write_document(
     used = [role for role in roles if role.used]
     lines = [
         *_comment(
-            f"{name}: written by `retrain init` from {source}. It is yours to change: `retrain config explain` "
-            "tells every key, with its type and default. Relative paths start from this file's folder."
+            f"{name}: written by `retrain init` from {source}. It is yours to change; `retrain config "
+            "explain` tells every key. Relative paths start from this file's folder."
         ),
         f"name: {_text(name)}",
         f"schema: {_text(f'../schemas/{name}.pbtxt')}",

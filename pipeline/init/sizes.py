@@ -13,6 +13,7 @@ from pipeline.init.target import Found
 
 _STEPS = 2_000  # of a cold start: enough for a small model, and seconds to a minute
 _WARM_STEPS = 300
+_MOST_STEPS = 10_000  # of a run that learns many spans at once
 _FEW_ROWS = 800  # to train on, below which what is hidden only learns them by heart
 _BATCHES = ((1_000, 16), (5_000, 32), (20_000, 64), (100_000, 128), (500_000, 256))  # up to so many rows
 _SLICE_VALUES = 10

@@ -1,5 +1,6 @@
 """The champion's weights, slots and step, carried to where the refitted vocabulary put its terms."""
 
+import dataclasses
 import functools
 from dataclasses import replace
 
@@ -398,3 +399,10 @@ def test_the_state_is_kept_as_it_was(before, state_of, tmp_path):
     warm_start.save(tmp_path, model, optimizer, replace(state, step=7))
     assert warm_start.load_state(tmp_path) == replace(state, step=7)
     assert from_json(warm_start.load_state(tmp_path).features) == from_json(state.features)
+
+
+def test_a_label_on_another_scale_is_refused(before, state_of):
+    state = state_of(before)
+    other = dataclasses.replace(state, label={**state.label, "log": True})
+    with pytest.raises(RetrainError, match=r"label\.log was False, is True"):
+        warm_start.check_compatible(state, other)
