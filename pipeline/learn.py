@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import RetrainError
+from components.features import to_json
+from components.label import LabelState
 from components.promote.registry import ARTIFACTS, Registry, Version
+from components.train.state import TrainingState
 from pipeline.champion import open_registry, sync_serving
 from pipeline.config import Deployment, schema
 from pipeline.spans import pattern, plan
@@ -286,6 +289,19 @@ class Learner:
             seconds=stages,
             log=str(log),
         )
+
+
+def _wanted(deployment: Deployment) -> TrainingState:
+    """What a version of this configuration would know; without what only its data can tell."""
+    return TrainingState(
+        features=to_json(deployment.preprocessing.specs()),
+        model=deployment.model.model_dump(),
+        optimizer=deployment.training.optimizer,
+        vocabularies={},
+        step=0,
+        task=deployment.label.task,
+        label=LabelState(log=deployment.label.log).model_dump(),
+    )
 
 
 def _check_artifacts(base: Version | None) -> None:

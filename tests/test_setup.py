@@ -99,6 +99,7 @@ def test_help_names_every_target() -> None:
         "test",
         "lint",
         "bench",
+        "reference",
         "image",
         "clean",
     ]

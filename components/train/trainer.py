@@ -23,7 +23,7 @@ from components.train import dataset, export, warm_start
 from components.train.blueprint import Blueprint, densify, make_inputs, own_outputs
 from components.train.model import TwoTowerModel, build_model
 from components.train.schedule import RunSchedule
-from components.train.warm_start import TrainingState
+from components.train.state import TrainingState, check_compatible, load_state
 
 
 def run_fn(fn_args: Any) -> None:
@@ -222,8 +222,8 @@ def _start(
     model, optimizer = build(state)
     if champion is None:
         return model, optimizer
-    before = warm_start.load_state(champion)
-    warm_start.check_compatible(before, state)
+    before = load_state(champion)
+    check_compatible(before, state)
     old_model, old_optimizer = build(before)
     warm_start.restore(champion, old_model, old_optimizer)
     sources = warm_start.table_sources(before, state.features, state.vocabularies)

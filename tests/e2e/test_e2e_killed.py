@@ -12,10 +12,8 @@ pytestmark = [pytest.mark.xdist_group("e2e-killed"), pytest.mark.timeout(900)]
 
 POINTS = [
     "ingest:0.1",
-    "statistics:1.5",
     "transform:3",
     "train:4",
-    "evaluate:3",
     "components.promote.registry:Registry._mlflow_run:after",
     "components.promote.registry:Registry.register:after",
     "components.push.logic:os.rename:before",

@@ -17,8 +17,8 @@ from components.models import Cnn, Custom, Linear, Mlp, TwoTower, WideAndDeep
 from components.train import warm_start
 from components.train.blueprint import PADDING, Lookup, densify
 from components.train.schedule import RunSchedule
+from components.train.state import TrainingState
 from components.train.trainer import _LOSSES, _build, _start
-from components.train.warm_start import TrainingState
 
 FEATURES = [
     Numeric(name="x"),

@@ -21,7 +21,7 @@ from components.names import (
 )
 from components.train import trainer
 from components.train.blueprint import densify
-from components.train.warm_start import check_compatible, load_state
+from components.train.state import check_compatible, load_state
 
 pytestmark = pytest.mark.xdist_group("train_tasks")
 

@@ -17,7 +17,8 @@ from components.label import Label, LabelState
 from components.models import WideAndDeep
 from components.train import export, trainer, warm_start
 from components.train.schedule import RunSchedule
-from components.train.warm_start import TrainingState, hash_bucket, row_sources
+from components.train.state import TrainingState, check_compatible, load_state
+from components.train.warm_start import hash_bucket, row_sources
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
@@ -309,7 +310,7 @@ FEATURES_CHANGED = {
 def test_other_features_are_refused(before, state_of, graph_features, fact):
     old, new = state_of(before), state_of(before, FEATURES_CHANGED[fact](graph_features))
     with pytest.raises(RetrainError) as error:
-        warm_start.check_compatible(old, new)
+        check_compatible(old, new)
     assert f"the features changed: {fact}" in str(error.value) and "enabled: false" in str(error.value)
 
 
@@ -328,7 +329,7 @@ def test_other_features_are_refused(before, state_of, graph_features, fact):
 )
 def test_another_model_is_refused(before, state_of, change, fact):
     with pytest.raises(RetrainError) as error:
-        warm_start.check_compatible(state_of(before), state_of(before, **change))
+        check_compatible(state_of(before), state_of(before, **change))
     assert f"the model changed: {fact}. " in str(error.value)
 
 
@@ -337,7 +338,7 @@ def test_what_a_run_may_change(before, state_of, graph_features):
         f.model_copy(update={"top_k": 9, "min_count": 3, "oov_buckets": 2}) if f.has_vocabulary else f
         for f in graph_features
     ]
-    warm_start.check_compatible(state_of(before), state_of(before, features, dropout=0.4))
+    check_compatible(state_of(before), state_of(before, features, dropout=0.4))
 
 
 def test_models_that_do_not_pair_up_are_refused(before, state_of):
@@ -397,12 +398,12 @@ def test_the_state_is_kept_as_it_was(before, state_of, tmp_path):
     state.vocabularies["company"].append(b"\xff\n".decode("utf-8", "surrogateescape"))
     model, optimizer = build(state)
     warm_start.save(tmp_path, model, optimizer, replace(state, step=7))
-    assert warm_start.load_state(tmp_path) == replace(state, step=7)
-    assert from_json(warm_start.load_state(tmp_path).features) == from_json(state.features)
+    assert load_state(tmp_path) == replace(state, step=7)
+    assert from_json(load_state(tmp_path).features) == from_json(state.features)
 
 
 def test_a_label_on_another_scale_is_refused(before, state_of):
     state = state_of(before)
     other = dataclasses.replace(state, label={**state.label, "log": True})
     with pytest.raises(RetrainError, match=r"label\.log was False, is True"):
-        warm_start.check_compatible(state, other)
+        check_compatible(state, other)
