@@ -28,11 +28,11 @@ def test_two_weeks_are_learned_and_foretell_the_third(tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump(content))
     assert retrain("config", "check", config).code == 0
 
-    run = retrain("run", config, "--until", 2, "--json")
+    run = retrain("run", config, "--until", 2, "--together", "--json")
     assert run.code == 0, run.err
-    cold, warm = run.lines
-    assert (cold["served"], warm["served"], warm["warm_start"]) == (1, 2, True)
-    assert warm["metrics"]["new"]["2"]["auc"] > 0.75
+    (outcome,) = run.lines
+    assert (outcome["spans"], outcome["served"], outcome["blessed"]) == ([1, 2], 1, True)
+    assert outcome["metrics"]["new"]["2"]["auc"] > 0.75
 
     (week,) = (tmp_path / "weeks/3").iterdir()
     predicted = retrain("predict", config, week, "--json")

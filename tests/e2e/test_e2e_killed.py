@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.xdist_group("e2e-killed"), pytest.mark.timeout(900)]
 
 POINTS = [
     "ingest:0.1",
-    "transform:3",
     "train:4",
     "components.promote.registry:Registry._mlflow_run:after",
     "components.promote.registry:Registry.register:after",

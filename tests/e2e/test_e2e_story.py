@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,58 @@ def test_predictions_come_from_the_served_version(story: Story) -> None:
     assert len(result.lines) == 39
     assert {line["version"] for line in result.lines} == {5}
     assert all(0 < line["prediction"] < 1 for line in result.lines)
+
+
+def _rows(version: dict[str, Any]) -> int:
+    return int(version["record"]["rows"]["train"])
+
+
+def _buffered(version: dict[str, Any], split: str) -> list[int]:
+    """The span of every example in a version's buffer."""
+    import tensorflow as tf
+
+    files = [str(file) for file in Path(version["uris"]["buffer"]).glob(f"Split-{split}/data_tfrecord-*")]
+    examples = map(tf.train.Example.FromString, tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
+    return [example.features.feature["span"].int64_list.value[0] for example in examples]
+
+
+def test_at_last_a_late_file_is_learned_when_it_is_asked_for(story: Story) -> None:
+    """The story's end: it changes what the other tests look at."""
+    deployment = story.deployment
+    before = deployment.versions()[5]
+
+    def learn_again() -> Result:
+        return deployment.run("--span", 1, "--again")
+
+    assert deployment.status()["late"] == [] and learn_again().out == ""
+    (sixth,) = (deployment.data / "6").glob("*.csv")
+    (deployment.data / "1/late.csv").write_text("".join(sixth.read_text().splitlines(keepends=True)[:201]))
+    told = {"span": 1, "date": None, "version": 1, "new": ["1/late.csv"], "changed": [], "gone": []}
+    assert deployment.status()["late"] == [told]
+    assert retrain("run", deployment.config, "--until", 5, "--json").lines == [{"late": [told]}]
+
+    again = learn_again()
+    assert again.code == 0, again.err
+    (outcome,) = again.lines
+    assert (outcome["spans"], outcome["parent"], outcome["warm_start"]) == ([1], 5, True)
+    assert outcome["reasons"][0] == "forced" and outcome["blessed"] and outcome["served"] == 6
+    # Of span 1 only the rows of this run are evaluated; span 5 is a past span.
+    assert set(outcome["metrics"]["new"]) == {"1"} and set(outcome["metrics"]["past"]) == {"5"}
+    assert outcome["metrics"]["new"]["1"]["example_count"] == outcome["rows"]["eval"]
+
+    after = deployment.versions()[6]
+    kept, of_fifth = deployment.sample(after), deployment.sample(before)["spans"]["5"]
+    assert kept["spans"] == {"1": _rows(after), "5": of_fifth}
+    assert _rows(after) > deployment.sample(before)["spans"]["1"]
+    assert kept["train"]["0"]["seen"] == _rows(after) + of_fifth == len(_buffered(after, "train"))
+    assert _buffered(after, "train").count(1) == _rows(after)
+    assert _buffered(after, "eval").count(1) == outcome["rows"]["eval"]
+    # The drift of what comes next is measured against the newest span, not against this one.
+    assert after["watermark"] == 5 and after["uris"]["statistics"] == before["uris"]["statistics"]
+
+    status = deployment.status()
+    assert (status["late"], status["pending"], status["served"]) == ([], [6], 6)
+    assert learn_again().out == ""
+    assert retrain("rollback", deployment.config, "--reason", "bad tips", "--json").code == 0
+    status = deployment.status()
+    assert (status["late"], status["pending"], set(status["set_aside"])) == ([told], [6], {"2", "3", "4"})
