@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.xdist_group("e2e-killed"), pytest.mark.timeout(900)]
 POINTS = [
     "ingest:0.1",
     "train:4",
-    "components.promote.registry:Registry._mlflow_run:after",
     "components.promote.registry:Registry.register:after",
     "components.push.logic:os.rename:before",
     "components.promote.registry:Registry.make_champion:before",
