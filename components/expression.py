@@ -1,4 +1,4 @@
-"""Label expressions such as `tips > 0.2 * fare`: parsed once against a whitelist, evaluated on columns.
+"""Label expressions such as `delay > 0.2 * planned`: parsed once against a whitelist, evaluated on columns.
 
 This module is read by the configuration, so it imports neither Beam nor TFX nor TensorFlow, and pyarrow
 only to evaluate.
@@ -95,8 +95,8 @@ class Expression:
 def parse(text: str) -> Expression:
     """Reads and checks an expression; nothing is evaluated.
 
-    >>> parse("tips > 0.2 * fare").columns
-    ('tips', 'fare')
+    >>> parse("delay > 0.2 * planned").columns
+    ('delay', 'planned')
     >>> parse("`class` == 'UP'").columns
     ('class',)
 
@@ -123,7 +123,7 @@ def parse(text: str) -> Expression:
 
 
 def closest(name: str, options: Collection[str]) -> str:
-    """` (did you mean 'fare'?)` for the option nearest to `name`, or nothing where none is near."""
+    """` (did you mean 'price'?)` for the option nearest to `name`, or nothing where none is near."""
     near = difflib.get_close_matches(name, options, n=1)
     if not near:  # a change of case alone can be too far for difflib
         near = [option for option in options if _seen(option) == _seen(name)][:1]

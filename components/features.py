@@ -336,8 +336,8 @@ def request_names(columns: Iterable[str]) -> dict[str, str]:
     digit nor holds a blank, is no keyword of Python, and differs from the others in more than case. Most
     columns keep their name; of the others what is no letter, digit or _ becomes _.
 
-    >>> request_names(["fare", "Trip Seconds", "trip seconds", "1st"])
-    {'fare': 'fare', 'Trip Seconds': 'Trip_Seconds', 'trip seconds': 'trip_seconds_2', '1st': 'c_1st'}
+    >>> request_names(["price", "Unit Price", "unit price", "1st"])
+    {'price': 'price', 'Unit Price': 'Unit_Price', 'unit price': 'unit_price_2', '1st': 'c_1st'}
     """
     names: dict[str, str] = {}
     taken: set[str] = set()

@@ -126,11 +126,6 @@ class Progress:
             self._line.remove_task(task)
         self._line.add_task(text, total=None)
 
-    def go_on(self, text: str) -> None:
-        """Says how far it is; the time since the last `update` goes on."""
-        for task in self._line.task_ids:
-            self._line.update(task, description=text)
-
     def stop(self) -> None:
         """Clears the line."""
         self._line.stop()

@@ -292,7 +292,7 @@ def _label_kind(name: str, text: str | None, declared: Kind | None, columns: Map
 
 
 def _parsed_type(kind: Kind) -> pa.DataType:
-    """Labels are computed in float64: float32 would move rows across a threshold like 0.2 * fare."""
+    """Labels are computed in float64: float32 would move rows across a threshold like 0.2 * price."""
     return {"INT": pa.int64(), "FLOAT": pa.float64(), "BYTES": pa.string()}[kind]
 
 

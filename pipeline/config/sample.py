@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -102,8 +101,3 @@ def _expected(found: Format, path: str, read: int, place: int) -> int:
 
         return int(pyarrow.parquet.read_metadata(path).num_rows)
     return round(read * max(os.path.getsize(path) / place, 1.0))
-
-
-def source_of(span: int, path: Path, order: int) -> Source:
-    """A file of a span, as ingest names it."""
-    return Source(span, str(path), path.name, order)

@@ -22,8 +22,8 @@ _WIDTH = 108  # of a line with its comment, where that can be
 def feature_names(columns: Iterable[str], label: str) -> dict[str, str]:
     """Column -> the name of its feature: the column's own, where it is one that a feature can have.
 
-    >>> feature_names(["fare", "Trip Seconds", "trip_seconds"], "tip")
-    {'fare': 'fare', 'trip_seconds': 'trip_seconds', 'Trip Seconds': 'trip_seconds_2'}
+    >>> feature_names(["price", "Unit Price", "unit_price"], "sold")
+    {'price': 'price', 'unit_price': 'unit_price', 'Unit Price': 'unit_price_2'}
     """
     names: dict[str, str] = {}
     taken = {name.lower() for name in (*RESERVED, *BOOKKEEPING, label)}

@@ -173,35 +173,3 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(60)
-
-
-def as_markdown(result: dict[str, Any]) -> str:
-    """The result as a table."""
-    rows = [
-        [
-            name,
-            r["rows"],
-            r["columns"],
-            r["task"],
-            r["score"],
-            r["served"],
-            r["trivial"],
-            *r["seconds"].values(),
-        ]
-        for name, r in result.items()
-        if "skipped" not in r
-    ]
-    header = [
-        "table",
-        "rows",
-        "columns",
-        "task",
-        "score",
-        "served",
-        "trivial",
-        "init s",
-        "run s",
-        "predict s",
-    ]
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
