@@ -7,220 +7,40 @@ reported at once: the file, the key, what was seen and what is allowed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from components.errors import RetrainError
 from components.evaluate.logic import METRICS
-from components.features import AnyFeature, Feature, raw_columns
+from components.features import raw_columns
 from components.label import Label
 from components.models import AnyModel, Cnn, Custom, TwoTower, WideAndDeep
-from components.settings import Positive, Section, Share
+from components.settings import Section
 from pipeline.config.problems import explain
-from pipeline.config.yaml_file import read_yaml, shown
-from pipeline.spans.pattern import parse as parse_pattern
+from pipeline.config.sections import (
+    DEFAULT_GATES,
+    Data,
+    Drift,
+    Engine,
+    FilePath,
+    Gates,
+    GraphPolicy,
+    MetricGate,
+    Poisoning,
+    Preprocessing,
+    RegistryConfig,
+    Regularization,
+    Replay,
+    Serving,
+    Shadow,
+    Training,
+    Trigger,
+    WarmStart,
+)
+from pipeline.config.yaml_file import read_yaml
 
 _SQLITE = "sqlite:///"  # before a path
-
-FilePath = Annotated[Path, Field(strict=False)]
-
-
-class Data(Section):
-    path: FilePath = Field(description="Folder of the spans.")
-    pattern: str = Field(
-        "{SPAN}/*",
-        description="Files of one span, below the folder: {SPAN} stands for its number, or {YYYY}, {MM}, "
-        "{DD} and {HH} for its date; {VERSION}, after it, for versions of it, of which the highest counts.",
-    )
-    eval_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.2, description="Share of the rows held out from training, chosen by a stable hash of the row."
-    )
-    max_quarantine_share: Share = Field(
-        0.02, description="Largest share of a span's rows that may be unreadable before the run stops."
-    )
-
-    @field_validator("pattern")
-    @classmethod
-    def _one_span(cls, pattern: str) -> str:
-        parse_pattern(pattern)
-        return pattern
-
-
-class Preprocessing(Section):
-    features: dict[str, AnyFeature] = Field(
-        description="What the model sees: a name for each feature -> how it is made of columns."
-    )
-    columns: list[str] = Field(
-        [], description="Columns that the `preprocessing_fn` of your own module reads, beside the features'."
-    )
-
-    @field_validator("features", mode="before")
-    @classmethod
-    def _named(cls, features: Any) -> Any:
-        """Tells each feature its name, which is its key."""
-        if not isinstance(features, dict):
-            return features
-        for name, feature in features.items():
-            if not isinstance(name, str):
-                raise ValueError(
-                    f"got the name {shown(name)}, expected text (in quotes, where it looks like a number)"
-                )
-            if isinstance(feature, dict) and "name" in feature:
-                raise ValueError(
-                    f"{name}.name: unknown key; a feature's name is its key, and `column` its raw column"
-                )
-        return {
-            name: {"name": name, **feature} if isinstance(feature, dict) else feature
-            for name, feature in features.items()
-        }
-
-    def specs(self) -> list[Feature]:
-        """The features in the order of the file."""
-        return list(self.features.values())
-
-
-class Training(Section):
-    batch_size: Positive = Field(64, description="Examples a step, new and replayed together.")
-    epochs: Positive = Field(15, description="Passes over the new examples at a cold start.")
-    max_steps: Positive | None = Field(
-        None,
-        description="Most steps of a run, cold or warm, however many rows are new: fewer epochs, or part of "
-        "one. Without it the epochs say.",
-    )
-    learning_rate: Annotated[float, Field(gt=0.0)] = Field(
-        1e-3, description="Highest learning rate at a cold start."
-    )
-    warmup: Share = Field(0.05, description="Share of a run's steps over which the learning rate rises.")
-    final_learning_rate: Share = Field(
-        0.1, description="Learning rate at the end of a run, as a share of the highest; 1 keeps it constant."
-    )
-    optimizer: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd", "nadam"] = Field(
-        "adam", description="Keras optimizer."
-    )
-    clipnorm: Annotated[float, Field(gt=0.0)] = Field(
-        1.0, description="Largest norm of a variable's gradient."
-    )
-    shuffle_rows: Positive = Field(100_000, description="Examples that a shuffle holds in memory.")
-    divergence: Annotated[float, Field(gt=1.0)] = Field(
-        3.0, description="A run fails when an epoch's mean loss exceeds its first loss this many times."
-    )
-    seed: int = Field(0, ge=0, description="Seed of initial weights, dropout and shuffles.")
-
-
-class WarmStart(Section):
-    enabled: bool = Field(True, description="Start from the champion's weights, optimizer slots and step.")
-    epochs: Positive = Field(5, description="Passes over the new examples.")
-    learning_rate: Annotated[float, Field(gt=0.0)] = Field(5e-4, description="Highest learning rate.")
-
-
-class Replay(Section):
-    scheme: Literal["reservoir"] = Field(
-        "reservoir",
-        description="How the buffer samples what was learned: uniformly over all examples so far.",
-    )
-    capacity: Positive = Field(20_000, description="Most training examples in the buffer.")
-    ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.5, description="Share of a batch that is replayed."
-    )
-    holdout_per_span: Positive = Field(
-        500, description="Most held-out examples kept of each span, for the gate."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the sample; a buffer keeps the one that it began with.")
-
-
-class Drift(Section):
-    severity: Literal["warning", "error"] = Field(
-        "error", description="Schema anomalies from this severity on stop the run before training."
-    )
-
-
-class Trigger(Section):
-    on_drift: bool = Field(
-        True, description="Whether drift of a feature with a comparator in the schema is a reason to train."
-    )
-    min_rows: Positive = Field(1, description="So many new training examples are a reason to train.")
-
-
-class MetricGate(Section):
-    relative: bool = Field(
-        False, description="Drops are shares of the champion's value, for metrics with a unit such as rmse."
-    )
-    min_value: float | None = Field(
-        None, description="Required of the candidate on each new span (for a loss: the largest allowed)."
-    )
-    max_drop: float | None = Field(
-        None, ge=0.0, description="Largest loss against the champion, overall and on each new span."
-    )
-    max_past_drop: float | None = Field(
-        None, ge=0.0, description="Largest loss against the champion on any past span."
-    )
-    max_slice_drop: float | None = Field(
-        None, ge=0.0, description="Largest loss against the champion on any configured slice."
-    )
-
-
-class Gates(Section):
-    metrics: dict[
-        Literal["auc", "pr_auc", "accuracy", "balanced_accuracy", "log_loss", "r2", "mae", "rmse"], MetricGate
-    ] = Field(
-        {},
-        description="Metric -> what a candidate must keep to; by default `auc`, `accuracy` or `r2`, by task.",
-    )
-    min_examples: Positive = Field(100, description="Slices with fewer held-out examples are not judged.")
-
-    @model_validator(mode="after")
-    def _a_floor(self) -> Gates:
-        if self.metrics and all(gate.min_value is None for gate in self.metrics.values()):
-            raise ValueError(
-                "got no min_value, expected one in at least one metric: a cold start has no champion to "
-                "compare with"
-            )
-        return self
-
-
-_DROPS: Any = {"max_drop": 0.03, "max_past_drop": 0.05, "max_slice_drop": 0.05}
-DEFAULT_GATES = {
-    "binary": {"auc": MetricGate(min_value=0.6, **_DROPS)},
-    "multiclass": {"accuracy": MetricGate(min_value=0.3, **_DROPS)},
-    "regression": {"r2": MetricGate(min_value=0.0, **_DROPS)},
-}
-
-
-class RegistryConfig(Section):
-    uri: str | None = Field(None, description="MLflow's address; by default SQLite in the state folder.")
-    name: str | None = Field(None, description="Registered model; by default the deployment's name.")
-
-
-class Serving(Section):
-    host: str = Field("127.0.0.1", description="Address that the embedded server listens on.")
-    rest_port: int = Field(8501, ge=0, le=65535, description="Port of the REST protocol; 0 takes a free one.")
-    grpc_port: int = Field(8500, ge=0, le=65535, description="Port of the gRPC protocol; 0 takes a free one.")
-    path: FilePath | None = Field(
-        None, description="Serving folder; by default `serving` in the state folder."
-    )
-    keep: Positive = Field(
-        3, description="Versions kept in the serving folder, the newest; the champion always stays."
-    )
-
-
-class Database(Section):
-    type: Literal["mysql", "postgresql"] = Field(description="Kind of the server.")
-    host: str = Field(description="Its host.")
-    port: int = Field(ge=1, le=65535, description="Its port.")
-    database: str = Field(description="The database, which must exist.")
-    user: str = Field(description="The user.")
-    password_env: str | None = Field(None, description="Environment variable that holds the password.")
-
-
-class Engine(Section):
-    beam_args: list[str] = Field(
-        ["--direct_running_mode=in_memory", "--direct_num_workers=1"],
-        description="Options of the Beam jobs inside the stages; they choose the runner.",
-    )
-    metadata: Database | None = Field(
-        None, description="Server of ML Metadata; by default SQLite in the state folder."
-    )
 
 
 class Deployment(Section):
@@ -238,8 +58,16 @@ class Deployment(Section):
     preprocessing: Preprocessing = Field(description="How columns become the model's inputs.")
     model: AnyModel = Field(WideAndDeep(), description="The model; by default a `wide_and_deep` one.")
     training: Training = Field(Training(), description="How it is trained.")
+    transform: GraphPolicy = Field(GraphPolicy(), description="When preprocessing is fitted anew.")
     warm_start: WarmStart = Field(WarmStart(), description="How training goes on from the champion.")
+    regularization: Regularization = Field(
+        Regularization(), description="What holds a warm start close to the champion, beside replay."
+    )
     replay: Replay = Field(Replay(), description="What is remembered of past spans.")
+    poisoning: Poisoning = Field(
+        Poisoning(), description="What new data must keep to before it is remembered; by default nothing."
+    )
+    shadow: Shadow = Field(Shadow(), description="The version that is trained from scratch to compare with.")
     drift: Drift = Field(Drift(), description="What makes data too strange to learn from.")
     trigger: Trigger = Field(Trigger(), description="What is a reason to train.")
     gates: Gates = Field(Gates(), description="What a candidate must keep to, to be served.")

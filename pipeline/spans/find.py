@@ -13,7 +13,7 @@ from pipeline.spans import pattern as patterns
 from pipeline.spans.pattern import Pattern
 
 if TYPE_CHECKING:
-    from pipeline.config import Data
+    from pipeline.config.sections import Data
 
 
 def find_spans(data: Data) -> dict[int, list[Path]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from components.errors import RetrainError
 from components.promote.registry import Version, lineage
-from pipeline.config import Data
+from pipeline.config.sections import Data
 from pipeline.learn import Learner, Outcome
 from pipeline.spans.find import find_spans
 from pipeline.spans.late import digest, identify

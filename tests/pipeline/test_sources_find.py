@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.errors import RetrainError
-from pipeline.config import Data
+from pipeline.config.sections import Data
 from pipeline.spans.find import find_spans
 
 

@@ -13,7 +13,7 @@ import pytest
 from components.features import raw_columns, to_json
 from components.label import Label
 from components.models import WideAndDeep
-from pipeline.config import Training, WarmStart
+from pipeline.config.sections import Training, WarmStart
 
 
 class Run:
