@@ -18,6 +18,8 @@ for command in (
     versions.show,
     versions.promote,
     versions.rollback,
+    versions.release,
+    versions.forget,
     serving.serve,
     serving.predict,
 ):

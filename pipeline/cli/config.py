@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from pipeline.cli.shared import (
     load,
     make_terminal,
 )
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="Check or explain a deployment's file.", no_args_is_help=True)
 

@@ -42,6 +42,13 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train even where no trigger asks for it.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Learn spans that were set aside, too.")] = False,
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch",
+            help="Train a shadow: anew, on all that the served version learned, to see what that lacks.",
+        ),
+    ] = False,
     state: State = None,
     data: Data = None,
     json: Json = False,
@@ -53,8 +60,11 @@ def run(
         raise RetrainError("--again: which span? Name it with --span (`retrain status` tells what changed)")
     if span is not None and (until is not None or together):
         raise RetrainError("--span names the one span to learn; leave --until and --together out")
+    if from_scratch and (span is not None or until is not None or together or force or retry):
+        raise RetrainError("--from-scratch learns what the served version has learned; leave the others out")
     deployment, terminal = load(config, state, data), make_terminal(json)
     options = {"until": until, "together": together, "span": span, "again": again}
+    options["from_scratch"] = from_scratch
     outcomes = []
     for outcome in _learn(deployment, terminal, forced=force, retry=retry, **options):
         outcomes.append(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,9 +12,6 @@ from pipeline.cli.shared import (
     Json,
     make_terminal,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _EVERY = "day, week, month, quarter or year; or, without a time column, a number of rows such as 500rows."
 

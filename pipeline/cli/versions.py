@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,6 @@ from pipeline.cli.shared import (
     find_one,
     make_terminal,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def status(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
@@ -86,4 +83,55 @@ def rollback(
         )
     make_terminal(json).show(
         {"served": served.number, "left": left.number, "reason": reason, "set_aside": list(aside)}, done
+    )
+
+
+def forget(
+    words: Words = None,
+    where: Annotated[
+        str, typer.Option(help="Which records, by raw columns, such as \"customer = 'A17'\".")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept with the new version.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Remove records from what is remembered: the replay buffer and the held-out examples. [CONFIG]"""
+    from pipeline import forget as forgetting
+    from pipeline.learn import new_log
+
+    if not where.strip():
+        raise RetrainError("forget: say which records, with --where \"column = 'value'\"")
+    deployment, terminal = find_all(words, state, data), make_terminal(json)
+    with terminal.captured(new_log(deployment.state, "forget")), terminal.progress() as progress:
+        forgotten = forgetting.forget(deployment, where, reason, dry_run, progress.update)
+    terminal.show(forgotten.to_json(), forgotten.describe())
+
+
+def release(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG] SPAN...", show_default=False)] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with the spans.")] = "",
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Let quarantined spans be learned after all. [CONFIG] SPAN..."""
+    from pipeline import release as releasing
+    from pipeline.lock import locked
+    from pipeline.spans import pattern
+
+    if not reason.strip():
+        raise RetrainError("release: say why, with --reason TEXT; it is kept with the spans")
+    files = [word for word in words or [] if word.endswith((".yaml", ".yml"))]
+    deployment = find_all(files, state, data)
+    named = pattern.parse(deployment.data.pattern)
+    spans = [named.read("SPAN", word) for word in words or [] if word not in files]
+    if not spans:
+        raise RetrainError("release: which spans? `retrain status` lists those that are set aside")
+    with locked(deployment.state):
+        releasing.release(deployment, spans, reason)
+    label = f"span{'s' * (len(spans) > 1)} {named.label(tuple(spans))}"
+    make_terminal(json).show(
+        {"released": spans, "reason": reason}, f"{label} released; the next run learns it"
     )
