@@ -7,10 +7,10 @@ ifeq ($(origin PYTHON),command line)
 stale := stale
 endif
 
-.PHONY: help setup demo test lint bench reference image clean stale
+.PHONY: help setup demo test lint bench bench-learning reference image clean stale
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## make .venv from uv.lock; the other targets do it when it is due
 
@@ -33,6 +33,9 @@ lint: .venv/.ready ## check style, types, layering, shell scripts and Dockerfile
 
 bench: .venv/.ready ## measure; the results are bench/*.json
 	.venv/bin/python -m tests.bench
+
+bench-learning: .venv/.ready ## measure what is kept and forgotten: hours; docs/benchmarks.md (QUICK=1: a slice)
+	.venv/bin/python -m tests.bench.learning $(if $(QUICK),--quick)
 
 reference: .venv/.ready ## write docs/configuration.md anew, from the model that reads the files
 	.venv/bin/python -m pipeline.config.reference_page > docs/configuration.md.new

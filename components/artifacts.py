@@ -18,8 +18,8 @@ class Quarantine(Artifact):
        - `{uri}/`
           - `rows.jsonl`: one object a row: `span`, `file`, `line` (physical, from 1), `reason`, `text` (the
             row, at most 2 kB). A bounded number of rows of every reason in a span.
-          - `report.json`: all rows counted: `rows_read`, `rows_kept`, `quarantined`, `by_reason`, `per_span`,
-            `unknown_columns`.
+          - `report.json`: all rows counted: `rows_read`, `rows_kept`, `quarantined`, `by_reason`, `per_span`
+            (with `labels`, as they are distributed, and `repeated`, a share), `unknown_columns`.
     """
 
     TYPE_NAME = "Quarantine"

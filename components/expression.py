@@ -1,4 +1,4 @@
-"""Label expressions such as `delay > 0.2 * planned`: parsed once against a whitelist, evaluated on columns.
+"""Expressions such as `delay > 0.2 * planned`: parsed once against a whitelist, evaluated on columns.
 
 This module is read by the configuration, so it imports neither Beam nor TFX nor TensorFlow, and pyarrow
 only to evaluate.
@@ -37,7 +37,9 @@ _COMPARISONS = {
     ast.GtE: "greater_equal",
 }
 _CONNECTIVES = {ast.And: "and_kleene", ast.Or: "or_kleene"}
-_TEXT_OR_BACKTICKS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`([^`]*)`""")
+_QUOTED_OR_EQUAL = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?P<name>[^`]*)`|(?<![=!<>:])(?P<equal>=)(?!=)"""
+)
 _PLACEHOLDER = "_quoted_column_{}_"
 
 
@@ -75,21 +77,37 @@ class Expression:
         """
         import pyarrow as pa
 
-        for name in self.columns:
-            if name not in columns:
-                raise RetrainError(
-                    f"label expression {self.text!r}: {name!r} is no column of the schema"
-                    f"{closest(name, columns)}; the columns are {', '.join(sorted(columns))}"
-                )
-        value = _Evaluation(self, columns).of(self._tree)
-        if pa.types.is_boolean(value.type):
+        value = self._value(columns)
+        if _kind(value) == "truth":
             return value.cast(pa.int64())
         if _kind(value) != "number":
             raise RetrainError(
-                f"label expression {self.text!r} gives text; a label is a number or a truth value: "
+                f"expression {self.text!r} gives text; expected is a number or a truth value: "
                 f"compare the text with a value, as in {self.text} == '...'"
             )
         return value
+
+    def holds(self, columns: Mapping[str, pa.Array]) -> pa.Array:
+        """Whether the expression, which must give a truth value, is true of each row; null is not true.
+
+        Args and errors are those of `evaluate`; a number is no truth value.
+        """
+        value = self._value(columns)
+        if _kind(value) != "truth":
+            raise RetrainError(
+                f"expression {self.text!r} gives a {_kind(value)}; expected is a condition: compare it with "
+                f"a value, as in {self.text} == ..."
+            )
+        return value.fill_null(False)
+
+    def _value(self, columns: Mapping[str, pa.Array]) -> Any:
+        for name in self.columns:
+            if name not in columns:
+                raise RetrainError(
+                    f"expression {self.text!r}: {name!r} is no column of the schema"
+                    f"{closest(name, columns)}; the columns are {', '.join(sorted(columns))}"
+                )
+        return _Evaluation(self, columns).of(self._tree)
 
 
 def parse(text: str) -> Expression:
@@ -100,25 +118,27 @@ def parse(text: str) -> Expression:
     >>> parse("`class` == 'UP'").columns
     ('class',)
 
+    One = compares, too, as in SQL.
+
     Raises:
         RetrainError: it is no expression, holds a piece that is not allowed, or names no column; the message
             quotes the piece and lists what is allowed.
     """
     if len(text) > MAX_CHARACTERS:
         raise RetrainError(
-            f"label expression: {len(text)} characters, at most {MAX_CHARACTERS} are read; "
-            "compute the label into a column of its own instead"
+            f"expression: {len(text)} characters, at most {MAX_CHARACTERS} are read; "
+            "compute it into a column of its own instead"
         )
-    source, names = _without_backticks(text.strip().replace("\n", " "))
+    source, names = _as_python(text.strip().replace("\n", " "))
     try:
         tree = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise RetrainError(f"label expression {text!r} cannot be read ({reason}); {ALLOWED}") from None
+        raise RetrainError(f"expression {text!r} cannot be read ({reason}); {ALLOWED}") from None
     check = _Check(text, source, names)
     check.visit(tree, depth=0)
     if not check.columns:
-        raise RetrainError(f"label expression {text!r} names no column, so every row would get one label")
+        raise RetrainError(f"expression {text!r} names no column, so it would be the same for every row")
     return Expression(text, tuple(check.columns), tree, names)
 
 
@@ -134,20 +154,23 @@ def _seen(name: str) -> str:
     return name.strip(INVISIBLE).casefold()
 
 
-def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
-    """Replaces names in backticks by identifiers that Python reads, and says which stands for which."""
+def _as_python(text: str) -> tuple[str, dict[str, str]]:
+    """Replaces names in backticks by identifiers that Python reads, and says which stands for which; and = by
+    ==."""
     names: dict[str, str] = {}
 
     def replace(match: re.Match[str]) -> str:
-        if match.group(1) is None:  # text in quotes, which may hold a backtick
+        if match["equal"]:
+            return "=="
+        if match["name"] is None:  # text in quotes, which may hold a backtick
             return match.group()
-        if not match.group(1):
-            raise RetrainError(f"label expression {text!r}: the name between two backticks is empty")
+        if not match["name"]:
+            raise RetrainError(f"expression {text!r}: the name between two backticks is empty")
         placeholder = _PLACEHOLDER.format(len(names))
-        names[placeholder] = match.group(1)
+        names[placeholder] = match["name"]
         return placeholder
 
-    return _TEXT_OR_BACKTICKS.sub(replace, text), names
+    return _QUOTED_OR_EQUAL.sub(replace, text), names
 
 
 class _Check:
@@ -159,7 +182,7 @@ class _Check:
 
     def visit(self, node: ast.expr, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise RetrainError(f"label expression {self.text!r} is nested deeper than {MAX_DEPTH}")
+            raise RetrainError(f"expression {self.text!r} is nested deeper than {MAX_DEPTH}")
         for child in self._operands(node):
             self.visit(child, depth + 1)
 
@@ -178,7 +201,7 @@ class _Check:
                 return node.values
             case ast.Compare() if all(type(operator) in _COMPARISONS for operator in node.ops):
                 return [node.left, *node.comparators]
-        raise RetrainError(f"label expression {self.text!r}: {self._piece(node)!r} is not allowed; {ALLOWED}")
+        raise RetrainError(f"expression {self.text!r}: {self._piece(node)!r} is not allowed; {ALLOWED}")
 
     def _piece(self, node: ast.expr) -> str:
         piece = ast.get_source_segment(self.source, node) or type(node).__name__
@@ -261,7 +284,7 @@ class _Evaluation:
     def _misfit(self, what: str) -> RetrainError:
         types = ", ".join(f"{name} is {_kind(self.columns[name])}" for name in self.expression.columns)
         return RetrainError(
-            f"label expression {self.expression.text!r}: {what} ({types}); "
+            f"expression {self.expression.text!r}: {what} ({types}); "
             "compare text with 'text' and numbers with numbers"
         )
 

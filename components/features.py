@@ -32,7 +32,13 @@ LABEL_MEAN, LABEL_SCALE = "label_mean", "label_scale"
 """Transformed, of a regression: what is served is prediction * scale + mean; float32 [batch], constant."""
 EXAMPLE_WEIGHT = "example_weight"
 """Transformed: how much an example counts; float32 [batch]."""
-RESERVED = frozenset({NUMERIC, NUMERIC_MISSING, LABEL, LABEL_MEAN, LABEL_SCALE, EXAMPLE_WEIGHT})
+NUMERIC_MEAN, NUMERIC_SCALE = "numeric_mean", "numeric_scale"
+"""Transformed, of the columns of `NUMERIC`: a value v is (v - mean) / scale there; v is the logarithm where
+that is taken. The scale is 1 where all values were one, and 0 where there was none: then it is always 0.
+float32 [batch, features], constant; no input of a model."""
+RESERVED = frozenset(
+    {NUMERIC, NUMERIC_MISSING, LABEL, LABEL_MEAN, LABEL_SCALE, EXAMPLE_WEIGHT, NUMERIC_MEAN, NUMERIC_SCALE}
+)
 
 PARTS = {"minute": (0, 60), "hour": (0, 24), "day_of_week": (1, 7), "day_of_month": (1, 31), "month": (1, 12)}
 """Part of a time -> its first value, and how many there are. Monday is 1."""
@@ -313,6 +319,36 @@ def outputs(features: Sequence[Feature]) -> list[str]:
     """The names of the transformed features that the model takes."""
     numeric = [NUMERIC, NUMERIC_MISSING] if any(f.form == "numeric" for f in features) else []
     return [*numeric, *(f.name for f in features if f.form != "numeric")]
+
+
+def boundaries_output(name: str) -> str:
+    """Transformed, of a `Bucketized`: where its buckets end; float32 [batch, buckets - 1], constant.
+
+    A value is in the bucket whose number is how many boundaries it has reached; those of a column without
+    any value are 0. Neither this nor the names below can be a feature's, which has no `-`.
+    """
+    return f"{name}-boundaries"
+
+
+def mean_output(name: str) -> str:
+    """Transformed, of a `Tensor`: the mean of each of its numbers; float32 [batch, size], constant."""
+    return f"{name}-mean"
+
+
+def scale_output(name: str) -> str:
+    """Transformed, of a `Tensor`: the scale of each of its numbers, as in `NUMERIC_SCALE`."""
+    return f"{name}-scale"
+
+
+def fit_outputs(features: Sequence[Feature]) -> list[str]:
+    """The names of the transformed features that only tell what the graph was fitted to."""
+    names = [NUMERIC_MEAN, NUMERIC_SCALE] if any(f.form == "numeric" for f in features) else []
+    for feature in features:
+        if isinstance(feature, Bucketized):
+            names.append(boundaries_output(feature.name))
+        elif isinstance(feature, Tensor):
+            names += [mean_output(feature.name), scale_output(feature.name)]
+    return names
 
 
 def raw_columns(features: Iterable[Feature], extra: Iterable[str] = ()) -> dict[str, bool]:

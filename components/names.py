@@ -3,6 +3,9 @@
 SPAN = "span"  # INT feature of every example: the span it came in
 EXAMPLE_ID = "example_id"  # INT feature of every example: non-negative 63-bit stable id
 BOOKKEEPING = frozenset({SPAN, EXAMPLE_ID})
+LOGITS = "logits_when_learned"
+"""FLOAT feature of training examples in the replay buffer: what the outputs of the model were when it had
+learned them, one an output; absent in new examples, and where `regularization.dark_experience` is 0."""
 
 # Signatures of every SavedModel, and the names of their outputs. Those of a multiclass model are TensorFlow
 # Serving's for classification.

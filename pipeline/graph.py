@@ -14,22 +14,25 @@ from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
-from tfx.components.transform.component import Transform
 from tfx.dsl.components.common.importer import Importer
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import distribution_validator_pb2, trainer_pb2, transform_pb2
+from tfx.proto import distribution_validator_pb2, trainer_pb2
 from tfx.types import channel_utils, standard_artifacts
 
 from components import features
+from components.artifacts import RegisteredVersion
 from components.evaluate.component import Gate, eval_config
 from components.ingest.component import Ingest
-from components.label import read_label_state
-from components.promote.component import Promote, Register
+from components.promote.component import Promote, Register, RegisterSpec
 from components.promote.registry import Version
 from components.push.component import Push
 from components.replay.component import Replay
 from components.replay.forget import Forget
+from components.replay.logic import Scheme
+from components.replay.logits import Remember
+from components.train.state import load_state
+from components.transform.component import Transform
 from components.validate.component import Decide
 from components.validate.logic import comparators
 from pipeline.config import Deployment
@@ -54,6 +57,11 @@ class Run:
         fingerprint: of the files' content.
         forced: train whatever the triggers say.
         train: False: only look, up to the decision.
+        attempt: which one it is, and the replay ratios so far; None: there is to be no second one.
+        shadow: spans of the champion's line that are left out -> why, where this is a run from scratch on
+            the others; None: it is none.
+        reference_labels: how the labels of the newest span learned are distributed; None: not known.
+        released: those of `spans` that the checks for poison pass over.
     """
 
     spans: Mapping[int, Sequence[Path]]
@@ -67,6 +75,15 @@ class Run:
     fingerprint: str
     forced: bool = False
     train: bool = True
+    attempt: Mapping[str, Any] | None = None
+    shadow: Mapping[int, str] | None = None
+    reference_labels: Mapping[str, Any] | None = None
+    released: tuple[int, ...] = ()
+
+    @property
+    def start(self) -> Version | None:
+        """What is learned on top of; None: nothing, as at a cold start."""
+        return self.base if self.shadow is None else None
 
 
 # A node has its id before anything is wired to it: a Cond remembers the id that it saw, and a
@@ -84,12 +101,61 @@ def build(deployment: Deployment, run: Run, schema: Any, beam_args: Sequence[str
         metadata: ML Metadata's connection.
     """
     base = import_base(run.base)
-    nodes = base | look(deployment, run, schema, base)
+    # What a shadow learns is known to the champion: neither drift nor trigger has a say in it.
+    nodes = base | look(deployment, run, schema, base if run.start else {})
     if run.train:
         with Cond(nodes["decide"].outputs["decision"].future()[0].property("train") == 1):
             nodes |= learn(deployment, run, nodes)
-            with Cond(nodes["gate"].outputs["blessing"].future()[0].custom_property("blessed") == 1):
-                nodes |= promote(deployment, nodes)
+            if run.shadow is None:
+                with Cond(nodes["gate"].outputs["blessing"].future()[0].custom_property("blessed") == 1):
+                    model, version = nodes["train"].outputs["model"], nodes["register"].outputs["version"]
+                    nodes |= promote(deployment, model, version)
+    return _pipeline(deployment, nodes, beam_args, metadata)
+
+
+def build_forget(
+    deployment: Deployment, base: Version, where: str, reason: str, beam_args: Sequence[str], metadata: Any
+) -> Pipeline:
+    """Wires what makes a version that is the champion without some rows of its buffer, and serves it.
+
+    Args:
+        deployment: the configuration.
+        base: the champion.
+        where: which rows.
+        reason: kept with the buffer.
+        beam_args, metadata: as of `build`.
+    """
+    nodes: dict[str, Any] = {
+        f"base_{name}": Importer(
+            base.uris[name],
+            channel.type,
+            properties={"split_names": SPLITS} if name in ("statistics", "buffer") else None,
+        ).with_id(f"base_{name}")
+        for name, channel in RegisterSpec.INPUTS.items()
+    }
+    same = {name: nodes[f"base_{name}"].outputs["result"] for name in RegisterSpec.INPUTS}
+    forget = Forget(base_buffer=same["buffer"], where=where, reason=reason, schema=same["schema"]).with_id(
+        "forget"
+    )
+    register = Register(
+        uri=deployment.registry_uri,
+        name=deployment.registry_name,
+        model_artifacts=deployment.registry_artifacts,
+        files={},
+        fingerprint="",
+        watermark=base.watermark,
+        parent=base.number,
+        kind="forget",
+        **{**same, "buffer": forget.outputs["buffer"]},
+    ).with_id("register")
+    nodes |= {"forget": forget, "register": register}
+    nodes |= promote(deployment, same["model"], register.outputs["version"])
+    return _pipeline(deployment, nodes, beam_args, metadata)
+
+
+def _pipeline(
+    deployment: Deployment, nodes: Mapping[str, Any], beam_args: Sequence[str], metadata: Any
+) -> Pipeline:
     return Pipeline(
         pipeline_name=deployment.name,
         pipeline_root=str(deployment.state / "artifacts"),
@@ -112,6 +178,10 @@ def import_base(base: Version | None) -> dict[str, Any]:
         "base_buffer": Importer(
             base.uris["buffer"], standard_artifacts.Examples, properties={"split_names": SPLITS}
         ).with_id("base_buffer"),
+        "base_graph": Importer(base.uris["transform_graph"], standard_artifacts.TransformGraph).with_id(
+            "base_graph"
+        ),
+        "base_record": Importer(base.uris["record"], RegisteredVersion).with_id("base_record"),
     }
 
 
@@ -152,6 +222,10 @@ def look(deployment: Deployment, run: Run, schema: Any, base: Mapping[str, Any])
         on_drift=deployment.trigger.on_drift,
         min_rows=deployment.trigger.min_rows,
         severity=deployment.drift.severity,
+        max_label_shift=deployment.poisoning.max_label_shift,
+        max_duplicates=deployment.poisoning.max_duplicates,
+        reference_labels=run.reference_labels,
+        released=run.released,
     ).with_id("decide")
     return nodes
 
@@ -167,51 +241,30 @@ def _drift_config(schema: Any) -> distribution_validator_pb2.DistributionValidat
 
 
 def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """(forget) - replay - transform - train - evaluate - gate - register."""
+    """(forget) - replay - transform - train - (remember) - evaluate - gate - register."""
     new = nodes["ingest"].outputs["examples"]
-    remembered = nodes["base_buffer"].outputs["result"] if run.base else None
+    # A shadow goes without what the champion remembers, save of spans that it does not learn itself.
+    keeps = run.base and (run.start or run.past_spans)
+    remembered = nodes["base_buffer"].outputs["result"] if keeps else None
     learned: dict[str, Any] = {}
-    if run.again:
+    if run.again and remembered:
         learned["forget"] = Forget(base_buffer=remembered, spans=run.again).with_id("forget")
         remembered = learned["forget"].outputs["buffer"]
     all_examples = channel_utils.union([new, remembered]) if remembered else new
+    to_learn = all_examples if run.start else new
     schema = nodes["schema"].outputs["schema"]
     task = {
         "features": features.to_json(deployment.preprocessing.specs()),
         "label": deployment.label.model_dump(),
     }
-    # What a warm start goes on with: the outputs of the champion keep their meaning.
-    label_state = (
-        read_label_state(run.base.uris["model"]) if run.base and deployment.warm_start.enabled else None
-    )
-    replay = Replay(
-        examples=new,
-        base_buffer=remembered,
-        capacity=deployment.replay.capacity,
-        holdout_per_span=deployment.replay.holdout_per_span,
-        seed=deployment.replay.seed,
-    ).with_id("replay")
-    transform = Transform(
-        examples=all_examples,
-        schema=schema,
-        preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
-        custom_config={
-            **task,
-            "label_state": label_state.model_dump() if label_state else None,
-            "module": getattr(deployment.model, "module", None),
-        },
-        splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN_SPLIT]),
-        # The trainer applies the graph itself: statistics and a second copy of the data serve no one.
-        materialize=False,
-        disable_statistics=True,
-        disable_analyzer_cache=True,
-    ).with_id("transform")
+    replay = _replay(deployment, nodes, remembered)
+    transform = _transform(deployment, run, nodes, to_learn)
     trainer = Trainer(
         run_fn="components.train.trainer.run_fn",
-        examples=all_examples,
+        examples=to_learn,
         transform_graph=transform.outputs["transform_graph"],
         schema=schema,
-        base_model=nodes["base_model"].outputs["result"] if run.base else None,
+        base_model=nodes["base_model"].outputs["result"] if run.start else None,
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN_SPLIT]),
         eval_args=trainer_pb2.EvalArgs(splits=[EVAL_SPLIT]),
         custom_config={
@@ -221,7 +274,10 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
             "training": deployment.training.model_dump(),
             "warm_start": deployment.warm_start.model_dump(),
             "replay": {"ratio": deployment.replay.ratio},
+            "regularization": deployment.regularization.model_dump(),
+            "poisoning": deployment.poisoning.model_dump(),
             "new_spans": list(run.spans),
+            "resume_dir": str(deployment.state / "training"),
         },
     ).with_id("train")
     evaluator = Evaluator(
@@ -234,37 +290,13 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
             deployment.label, deployment.gate_metrics, deployment.slices, baseline=run.base is not None
         ),
     ).with_id("evaluate")
-    gate = Gate(
-        evaluation=evaluator.outputs["evaluation"],
-        model=trainer.outputs["model"],
-        examples=new,
-        gates={metric: gate.model_dump() for metric, gate in deployment.gate_metrics.items()},
-        new_spans=list(run.spans),
-        past_spans=run.past_spans,
-        min_examples=deployment.gates.min_examples,
-        baseline=run.base is not None,
-        columns=deployment.columns,
-    ).with_id("gate")
-    register = Register(
-        uri=deployment.registry_uri,
-        name=deployment.registry_name,
-        model_artifacts=deployment.registry_artifacts,
-        files=run.files,
-        fingerprint=run.fingerprint,
-        watermark=run.watermark,
-        parent=run.base.number if run.base else None,
-        model=trainer.outputs["model"],
-        transform_graph=transform.outputs["transform_graph"],
-        # What the drift of the next span is measured against: the statistics of the newest one.
-        statistics=nodes["statistics"].outputs["statistics"]
-        if run.newest
-        else nodes["base_statistics"].outputs["result"],
-        buffer=replay.outputs["buffer"],
-        schema=schema,
-        evaluation=evaluator.outputs["evaluation"],
-        decision=nodes["decide"].outputs["decision"],
-        blessing=gate.outputs["blessing"],
-    ).with_id("register")
+    buffer = replay.outputs["buffer"]
+    if deployment.regularization.dark_experience:
+        remember = Remember(buffer=buffer, model=trainer.outputs["model"]).with_id("remember")
+        learned["remember"], buffer = remember, remember.outputs["remembered"]
+    nodes = {**nodes, "replay": replay, "transform": transform, "train": trainer, "evaluate": evaluator}
+    gate = _gate(deployment, run, nodes)
+    register = _register(deployment, run, {**nodes, "gate": gate}, buffer)
     return learned | {
         "replay": replay,
         "transform": transform,
@@ -275,12 +307,95 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
     }
 
 
-def promote(deployment: Deployment, nodes: Mapping[str, Any]) -> dict[str, Any]:
+def _replay(deployment: Deployment, nodes: Mapping[str, Any], base: Any) -> Replay:
+    settings = deployment.replay
+    by = settings.by or [deployment.label.name]
+    return Replay(
+        examples=nodes["ingest"].outputs["examples"],
+        base_buffer=base,
+        capacity=settings.capacity,
+        holdout_per_span=settings.holdout_per_span,
+        holdout_capacity=settings.holdout_capacity,
+        seed=settings.seed,
+        scheme=Scheme.of(settings.scheme, by, settings.half_life),
+        schema=nodes["schema"].outputs["schema"],
+    ).with_id("replay")
+
+
+def _transform(deployment: Deployment, run: Run, nodes: Mapping[str, Any], examples: Any) -> Transform:
+    warm = run.start if deployment.warm_start.enabled else None
+    # What a warm start goes on with: the outputs of the champion keep their meaning.
+    champion = load_state(Path(warm.uris["model"]) / "checkpoint") if warm else None
+    model = deployment.model
+    # What no dense layer of the model's own takes up, so that another scale could be folded into it.
+    unfolded = {"custom": ("numeric", "tensor"), "cnn": ("tensor",)}.get(model.type, ())
+    specs = features.to_json(deployment.preprocessing.specs())
+    kept = {
+        spec["name"]: champion.fit[spec["type"]][spec["name"]]
+        for spec in specs
+        if champion and spec["type"] in unfolded and spec in champion.features
+    }
+    return Transform(
+        examples=examples,
+        schema=nodes["schema"].outputs["schema"],
+        statistics=nodes["statistics"].outputs["statistics"],
+        features=specs,
+        label=deployment.label.model_dump(),
+        label_state=champion.label if champion else None,
+        module=getattr(model, "module", None),
+        kept=kept,
+        policy=deployment.transform.model_dump(),
+        base_graph=nodes["base_graph"].outputs["result"] if warm else None,
+    ).with_id("transform")
+
+
+def _gate(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> Gate:
+    return Gate(
+        evaluation=nodes["evaluate"].outputs["evaluation"],
+        model=nodes["train"].outputs["model"],
+        examples=nodes["ingest"].outputs["examples"],
+        gates={metric: gate.model_dump() for metric, gate in deployment.gate_metrics.items()},
+        new_spans=list(run.spans),
+        past_spans=run.past_spans,
+        min_examples=deployment.gates.min_examples,
+        baseline=run.base is not None,
+        columns=deployment.columns,
+        task=deployment.label.task,
+        base_record=nodes["base_record"].outputs["result"] if run.base else None,
+        max_influence=deployment.poisoning.max_influence,
+        shadow=run.shadow is not None,
+    ).with_id("gate")
+
+
+def _register(deployment: Deployment, run: Run, nodes: Mapping[str, Any], buffer: Any) -> Register:
+    return Register(
+        uri=deployment.registry_uri,
+        name=deployment.registry_name,
+        model_artifacts=deployment.registry_artifacts,
+        files=run.files,
+        fingerprint=run.fingerprint,
+        watermark=run.watermark,
+        parent=run.base.number if run.base else None,
+        kind="run" if run.shadow is None else "shadow",
+        attempt=run.attempt,
+        shadow=run.shadow,
+        model=nodes["train"].outputs["model"],
+        transform_graph=nodes["transform"].outputs["transform_graph"],
+        # What the drift of the next span is measured against: the statistics of the newest one.
+        statistics=nodes["statistics"].outputs["statistics"]
+        if run.newest
+        else nodes["base_statistics"].outputs["result"],
+        buffer=buffer,
+        schema=nodes["schema"].outputs["schema"],
+        evaluation=nodes["evaluate"].outputs["evaluation"],
+        decision=nodes["decide"].outputs["decision"],
+        blessing=nodes["gate"].outputs["blessing"],
+    ).with_id("register")
+
+
+def promote(deployment: Deployment, model: Any, version: Any) -> dict[str, Any]:
     """push - promote: the alias moves last."""
-    version = nodes["register"].outputs["version"]
-    push = Push(
-        model=nodes["train"].outputs["model"], version=version, base=str(deployment.base_path)
-    ).with_id("push")
+    push = Push(model=model, version=version, base=str(deployment.base_path)).with_id("push")
     alias = Promote(
         version=version,
         pushed=push.outputs["pushed"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -16,9 +15,10 @@ from rich.text import Text
 from components.errors import RetrainError
 from components.promote.logic import worst_past
 from components.promote.registry import Version, lineage
+from pipeline import matrix, shadow
 from pipeline.champion import open_registry
 from pipeline.config import Deployment
-from pipeline.learn import Outcome
+from pipeline.outcome import Outcome
 from pipeline.spans import pattern, plan
 from pipeline.spans.find import find_spans
 from pipeline.spans.late import Late, find_late
@@ -50,6 +50,8 @@ def _state(version: Version, line: Sequence[int]) -> str:
         return "served"
     if version.set_aside and version.number not in line:
         return "rolled back"
+    if version.kind == "shadow" and version.number not in line:
+        return "shadow"
     return "blessed" if version.blessed else "rejected"
 
 
@@ -60,18 +62,30 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
     on_disk: Mapping[int, Sequence[Path]] = {}
     late: Sequence[Late] = []
     problem = None
+    waiting = plan.Pending((), {})
     try:
         on_disk = find_spans(deployment.data)
-        late = find_late(deployment, on_disk, champion, versions)
+        waiting = plan.pending(
+            on_disk,
+            champion,
+            versions,
+            retry=False,
+            until=None,
+            quarantined=registry.quarantined(),
+            released=registry.released(),
+            second_attempts=deployment.gates.retry_ratio is not None,
+        )
+        late = find_late(deployment, on_disk, champion, versions, waiting.late)
     except RetrainError as error:  # where only the server runs, there is no data
         problem = str(error)
-    waiting = plan.pending(on_disk, champion, versions, retry=False, until=None)
     named = pattern.parse(deployment.data.pattern)
     logs = sorted((deployment.state / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)
     last_log = str(logs[-1]) if logs else None
+    beside = registry.shadow()
     data = {
         "name": deployment.name,
         "served": champion.number if champion else None,
+        "shadow": beside.number if beside else None,
         "since": champion.promoted[-1] if champion and champion.promoted else None,
         "watermark": champion.watermark if champion else None,
         "versions": len(versions),
@@ -93,6 +107,8 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
         table.add_row("learned", _learned(named, champion, plan.learned(versions, champion)))
     else:
         table.add_row("served", "nothing yet")
+    if beside and champion and beside.number != champion.number:
+        table.add_row("shadow", f"version {beside.number}, held against version {beside.parent}")
     spans = f"span{'s' * (len(waiting.spans) > 1)} {named.label(waiting.spans)}"
     table.add_row("pending", problem or (spans if waiting.spans else "nothing new"))
     for span, why in waiting.set_aside.items():
@@ -121,9 +137,10 @@ def late_lines(late: Sequence[Late], named: Pattern) -> list[str]:
     ]
 
 
-def version_data(version: Version, line: Sequence[int]) -> dict[str, Any]:
+def version_data(version: Version, versions: Sequence[Version], line: Sequence[int]) -> dict[str, Any]:
     """A version as plain data; `line`: the served version and its ancestors."""
-    return {**asdict(version), "state": _state(version, line)}
+    data = {**asdict(version), "state": _state(version, line)}
+    return data | ({"debt": shadow.debt(version, versions)} if version.kind == "shadow" else {})
 
 
 def history(deployment: Deployment) -> tuple[list[dict[str, Any]], Any]:
@@ -136,27 +153,32 @@ def history(deployment: Deployment) -> tuple[list[dict[str, Any]], Any]:
     metric, named = next(iter(deployment.gate_metrics)), pattern.parse(deployment.data.pattern)
     table = _table(
         f"versions of {deployment.name}",
-        *("ver", "spans", "from", "state", f"{metric}, new span", "worst past", "drift", "made"),
+        *("ver", "spans", "from", "state", f"{metric}, new span", "worst past", "bwt", "made"),
     )
     for version in versions:
-        spans = named.label(version.spans)
+        spans = named.label(version.spans) if version.spans else "-"
         table.add_row(*_history_row(version, spans, _state(version, line), metric))
     notes = [f"version {v.number}: {why}" for v in versions if v.number not in line and (why := _why_not(v))]
-    return [version_data(v, line) for v in versions], Group(table, *map(Text, ["", *notes] if notes else []))
+    beside = registry.shadow()
+    if beside:
+        notes.append(shadow.describe(shadow.debt(beside, versions), named.label(beside.spans)))
+    return [version_data(v, versions, line) for v in versions], Group(
+        table, *map(Text, ["", *notes] if notes else [])
+    )
 
 
 def _history_row(version: Version, spans: str, state: str, metric: str) -> list[str]:
-    record, new = version.record, f"span={version.spans[-1]}"
+    record, new = version.record, f"span={version.spans[-1]}" if version.spans else ""
     mine, base = (record["metrics"][model].get(new, {}).get(metric) for model in ("candidate", "champion"))
-    worst = record["worst_past"].get(metric)
+    worst, bwt = record["worst_past"].get(metric), record.get("learning", {}).get(metric, {}).get("bwt")
     return [
         str(version.number),
         spans,
         "-" if version.parent is None else str(version.parent),
         state,
-        ("" if base is None else f"{_number(base)} -> ") + _number(mine),
+        ("" if base is None else f"{_number(base)} -> ") + _number(mine) if version.spans else "-",
         _worst_past(worst),
-        f"{sum(d['drifted'] for d in record['drift'])} of {len(record['drift'])}" if record["drift"] else "-",
+        "-" if bwt is None else _number(bwt, "+"),
         when(version.created)[:10],
     ]
 
@@ -172,12 +194,16 @@ def show(deployment: Deployment, number: int) -> tuple[dict[str, Any], Any]:
     """Everything about one version: as data, and for a person."""
     registry = open_registry(deployment)
     version = registry.get(number)
-    line = _line(registry.versions(), registry.champion())
+    versions = registry.versions()
+    line = _line(versions, registry.champion())
     record = _full_record(version)
-    data = {**version_data(version, line), "record": record}
+    own = list(reversed(lineage(versions, number)))
+    rows = {metric: matrix.matrix(own, metric) for metric in deployment.gate_metrics}
+    data = {**version_data(version, versions, line), "record": record, "matrix": rows}
     head = Table.grid(padding=(0, 2))
     head.add_row("version", f"{number} of {deployment.name}: {_state(version, line)}")
-    head.add_row("spans", pattern.parse(deployment.data.pattern).label(version.spans))
+    if version.spans:
+        head.add_row("spans", pattern.parse(deployment.data.pattern).label(version.spans))
     head.add_row("parent", "none (cold start)" if version.parent is None else str(version.parent))
     head.add_row("made", when(version.created))
     head.add_row("promoted", ", ".join(map(when, version.promoted)) or "never")
@@ -189,23 +215,42 @@ def show(deployment: Deployment, number: int) -> tuple[dict[str, Any], Any]:
     head.add_row(
         "seconds", ", ".join(f"{name} {took:.1f}" for name, took in version.seconds.items()) or "unknown"
     )
+    for title, text in matrix.told(record).items():
+        head.add_row(title, text)
+    kept = record["verdict"].get("learning", {})
+    for metric, measures in kept.items():
+        head.add_row(f"{metric} kept", matrix.learning_text(measures))
     for name, uri in sorted(version.uris.items()):
         head.add_row(name, uri)
+    tables = [
+        matrix.table(found, metric, _worst_span(kept.get(metric))) for metric, found in rows.items() if found
+    ]
     return data, Group(
-        head, _checks_table(record["verdict"]["checks"]), _drift_table(record["decision"]["drift"])
+        head, _checks_table(record["verdict"]["checks"]), *tables, _drift_table(record["decision"]["drift"])
     )
 
 
 def _full_record(version: Version) -> dict[str, Any]:
-    path = Path(version.uris["record"]) / "record.json"
-    if path.exists():
-        record: dict[str, Any] = json.loads(path.read_text())
+    record = matrix.read_record(version)
+    if record is not None:
         return record
     # The artifact is gone: the registry's summary is what there is.
+    known = {name: value for name, value in version.record.items() if name not in ("gate", "metrics")}
     return {
+        **known,
         "decision": {name: version.record[name] for name in ("reasons", "rows", "drift")},
-        "verdict": {"reasons": version.record["gate"]["reasons"], "checks": [], **version.record["metrics"]},
+        "verdict": {
+            "reasons": version.record["gate"]["reasons"],
+            "checks": [],
+            "learning": version.record.get("learning", {}),
+            **version.record["metrics"],
+        },
     }
+
+
+def _worst_span(measures: Mapping[str, Any] | None) -> int | None:
+    worst = (measures or {}).get("worst")
+    return int(worst["slice"].removeprefix("span=")) if worst else None
 
 
 def _number(value: float | None, sign: str = "") -> str:
@@ -256,7 +301,18 @@ def decision_view(outcome: Outcome) -> Group:
     rows = ", ".join(f"{name} {count}" for name, count in decision["rows"].items())
     lines = [f"span {outcome.label}: {decision['action']} ({rows})"]
     lines += [f"  {reason}" for reason in decision["reasons"]]
-    return Group(*lines, _drift_table(decision["drift"])) if decision["drift"] else Group(*lines)
+    tables = [_drift_table(decision["drift"])] if decision["drift"] else []
+    tables += [_poison_table(decision["poison"])] if decision["poison"] else []
+    return Group(*lines, *tables)
+
+
+def _poison_table(measures: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("\nsigns of poison", "span", "measure", "value", "limit", "what", whole="measure")
+    for m in measures:
+        limit = "not judged" if m["limit"] is None else f"{m['limit']:g}"
+        limit += ", exceeded" if m["exceeded"] else ""
+        table.add_row(str(m["span"]), m["measure"], _number(m["value"]), limit, m["what"])
+    return table
 
 
 def outcomes_table(outcomes: Sequence[Outcome]) -> Group:
@@ -301,7 +357,21 @@ def _outcome_row(outcome: Outcome, metric: str) -> tuple[list[str], str]:
 
     past = _worst_past(worst_past(data["checks"]).get(metric))
     start = f"warm v{outcome.parent}" if outcome.warm_start else "cold"
+    start = "scratch" if outcome.kind == "shadow" else start
     decision = "train" if outcome.blessed else "rejected"
     row = [span, drift, decision, start, on_new(data["baseline_metrics"]), on_new(data["metrics"])]
-    note = "" if outcome.blessed else f"version {outcome.version} rejected: {'; '.join(data['gate'])}"
+    note = "; ".join(_outcome_notes(outcome, data))
     return [*row, past, served, seconds], note
+
+
+def _outcome_notes(outcome: Outcome, data: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if outcome.attempt > 1:
+        ratio = f"a replay ratio of {outcome.replay_ratio:g}"
+        notes.append(f"version {outcome.version} is the second attempt, with {ratio}")
+    if not outcome.blessed:
+        alone = " for forgetting alone" if outcome.only_forgot else ""
+        notes.append(f"version {outcome.version} rejected{alone}: {'; '.join(data['gate'])}")
+    if outcome.debt:
+        notes.append(shadow.describe(outcome.debt, outcome.label))
+    return notes

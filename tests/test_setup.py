@@ -99,6 +99,7 @@ def test_help_names_every_target() -> None:
         "test",
         "lint",
         "bench",
+        "bench-learning",
         "reference",
         "image",
         "clean",

@@ -14,10 +14,10 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
-from components.artifacts import folder_of
+from components.artifacts import RegisteredVersion, folder_of
 from components.errors import RetrainError
-from components.evaluate import logic
-from components.label import Label
+from components.evaluate import logic, retention
+from components.label import Label, read_label_state
 from components.names import PREDICTIONS, SERVING_DEFAULT, SPAN
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -115,24 +115,63 @@ class Executor(base_executor.BaseExecutor):
         # TFMA forgets the name of a model that it evaluates alone.
         candidate = read_metrics(uri, CANDIDATE if settings["baseline"] else None)
         champion = read_metrics(uri, CHAMPION) if settings["baseline"] else None
+        metrics, min_examples = settings["metrics"], settings["min_examples"]
+        # The rows of spans that are learned now start anew; a shadow goes on with those of the line.
+        new = [logic.span_slice(span) for span in settings["new_spans"]] if not settings["shadow"] else []
+        before = _row_of(input_dict)
+        line = retention.inherit(before, champion, new, metrics, min_examples)
         verdict = logic.judge(
             candidate,
             champion,
-            settings["metrics"],
+            metrics,
             settings["new_spans"],
             settings["past_spans"],
-            settings["min_examples"],
+            min_examples,
+            line,
+            self._influence(input_dict, settings),
         )
         broken = self._smoke_test(input_dict, settings["columns"])
         if broken:
             verdict = replace(verdict, blessed=False, reasons=[*broken, *verdict.reasons])
+        unseen = [name for name in new if name not in before]
+        row = retention.extend(line, candidate, champion, unseen, metrics, min_examples)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessing.set_int_custom_property("blessed", int(verdict.blessed))
         os.makedirs(blessing.uri, exist_ok=True)
+        found = verdict.to_json() | {
+            "only_forgetting": verdict.only_forgetting and not broken,
+            "candidate": candidate,
+            "champion": champion,
+            "retention": row,
+            "learning": retention.learning(row, line, metrics, self._classes(input_dict, settings["task"])),
+        }
         with open(os.path.join(blessing.uri, VERDICT_FILE), "w") as file:
-            json.dump(verdict.to_json() | {"candidate": candidate, "champion": champion}, file, indent=1)
+            json.dump(found, file, indent=1)
         # What TFX's own components look for.
         open(os.path.join(blessing.uri, "BLESSED" if verdict.blessed else "NOT_BLESSED"), "w").close()
+
+    def _influence(
+        self, input_dict: dict[str, list[types.Artifact]], settings: dict[str, Any]
+    ) -> list[logic.Check]:
+        if settings["max_influence"] is None:
+            return []
+        path = os.path.join(folder_of(input_dict["model"]), "checkpoint", "influence.json")
+        if not os.path.exists(path):
+            if settings["past_spans"] and not settings["shadow"]:
+                raise RetrainError(
+                    f"gate: poisoning.max_influence is set, but the trainer left no {path}, although past "
+                    "spans have held-out examples to measure it on"
+                )
+            return []
+        with open(path) as file:
+            slices = json.load(file)["slices"]
+        return logic.judge_influence(slices, settings["max_influence"], settings["min_examples"])
+
+    def _classes(self, input_dict: dict[str, list[types.Artifact]], task: str) -> int | None:
+        if task != "multiclass":
+            return 2 if task == "binary" else None
+        state = read_label_state(folder_of(input_dict["model"]))
+        return len(state.classes) if state else None
 
     def _smoke_test(self, input_dict: dict[str, list[types.Artifact]], columns: Sequence[str]) -> list[str]:
         from components.evaluate import smoke
@@ -143,12 +182,22 @@ class Executor(base_executor.BaseExecutor):
         return smoke.problems(saved_model, smoke.read_some(held_out, _SMOKE_EXAMPLES), columns)
 
 
+def _row_of(input_dict: dict[str, list[types.Artifact]]) -> retention.Row:
+    """The champion's row; a version made before there were rows has none."""
+    if not input_dict.get("base_record"):
+        return {}
+    with open(os.path.join(folder_of(input_dict["base_record"]), "record.json")) as file:
+        row: retention.Row = json.load(file)["verdict"].get("retention", {})
+    return row
+
+
 class GateSpec(ComponentSpec):
     PARAMETERS = {"gates": ExecutionParameter(type=str)}
     INPUTS = {
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "model": ChannelParameter(type=standard_artifacts.Model),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "base_record": ChannelParameter(type=RegisteredVersion, optional=True),
     }
     OUTPUTS = {"blessing": ChannelParameter(type=standard_artifacts.ModelBlessing)}
 
@@ -169,6 +218,11 @@ class Gate(base_component.BaseComponent):
         min_examples: slices with fewer held-out examples are not judged.
         baseline: whether the evaluation holds a champion's metrics.
         columns: the raw columns that a request holds.
+        task: of the label.
+        base_record: the champion's `RegisteredVersion`: what its line has kept so far.
+        max_influence: how much of the loss on what was known before may be the new data's doing; the
+            trainer measured it.
+        shadow: the candidate was trained from scratch, on spans that the champion's line has learned.
 
     Outputs:
     - `blessing`: with the custom property `blessed`, 1 or 0, and `verdict.json`.
@@ -191,6 +245,10 @@ class Gate(base_component.BaseComponent):
         min_examples: int,
         baseline: bool,
         columns: Iterable[str],
+        task: str,
+        base_record: types.BaseChannel | None = None,
+        max_influence: float | None = None,
+        shadow: bool = False,
     ) -> None:
         for metric, limits in gates.items():
             if metric not in logic.METRICS:
@@ -207,12 +265,16 @@ class Gate(base_component.BaseComponent):
             "min_examples": min_examples,
             "baseline": baseline,
             "columns": list(columns),
+            "task": task,
+            "max_influence": max_influence,
+            "shadow": shadow,
         }
         super().__init__(
             GateSpec(
                 evaluation=evaluation,
                 model=model,
                 examples=examples,
+                base_record=base_record,
                 gates=json.dumps(settings, sort_keys=True),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
 Metrics = Mapping[str, Mapping[str, float]]  # slice -> metric -> value
@@ -35,8 +36,12 @@ class Metric:
         return frozenset(self.classes)
 
 
-SETTINGS = ("min_value", "max_drop", "max_past_drop", "max_slice_drop", "relative")
+FORGETTING = ("max_past_drop", "max_forgetting", "min_bwt")
+"""The limits of a metric's gate that more replay may keep to."""
+SETTINGS = ("min_value", "max_drop", "max_slice_drop", *FORGETTING, "relative")
 """Of a metric's gate; see `judge`."""
+PAST_SPANS = "past spans"  # what a check on all of them together is on
+LOSS = "loss"  # what a model is trained to make small; measured by the trainer, of the new data's influence
 METRICS: Mapping[str, Metric] = {
     "auc": Metric({"binary": "AUC"}, compares_labels=True),
     "pr_auc": Metric({"binary": "AUCPrecisionRecall"}, compares_labels=True),
@@ -84,7 +89,9 @@ class Check:
         gate: the setting that asked for it, such as `max_past_drop`.
         metric: its name.
         slice: `overall`, or `column=value`.
-        candidate, champion: the two values; None where there is none.
+        candidate, champion: the two values; None where there is none. For `max_forgetting`, `champion` is
+            the best value of any version in its line; for `min_bwt`, `candidate` is the transfer itself; for
+            `max_influence`, they are the loss with the new data and without.
         limit: what the setting says.
         examples: how many the values were measured on.
         outcome: `not judged` only where there were too few examples to, or all had the same label. A past
@@ -105,34 +112,56 @@ class Check:
     @property
     def fall(self) -> float | None:
         """How much worse the candidate is than the champion, in the metric's unit; negative: better."""
-        if not _known(self.candidate) or not _known(self.champion):
+        if not is_known(self.candidate) or not is_known(self.champion):
             return None
         return _fall(self.metric, self.candidate, self.champion)
 
     def describe(self) -> str:
         """One line for a person, such as `auc on span=3 went from 0.933 to 0.871 (max_past_drop 0.05)`."""
         limit = f"{self.gate} {self.limit * 100:.4g} %" if self.relative else f"{self.gate} {self.limit:g}"
-        if not _known(self.candidate):
+        if self.gate == "min_bwt":
+            return self._describe_transfer()
+        if not is_known(self.candidate):
             return f"{self.metric} on {self.slice} could not be measured ({limit})"
         if self.gate == "min_value":
             value, required = _shown(self.candidate, self.limit)
             return f"{self.metric} on {self.slice} is {value}, required {required} (min_value)"
-        if not _known(self.champion):
+        if not is_known(self.champion):
             return f"{self.metric} of the champion on {self.slice} could not be measured ({self.gate})"
         before, now = _shown(self.champion, self.candidate)
+        if self.gate == "max_influence":
+            return f"{self.metric} on {self.slice} is {now} with the new data, {before} without ({limit})"
+        if self.gate == "max_forgetting":
+            before = f"{before}, the best of its line,"
         moved = f"{self.metric} on {self.slice} went from {before} to {now}"
         if self.relative and self.champion:
             share = _fall(self.metric, self.candidate, self.champion) / abs(self.champion)
             moved += f", {abs(share) * 100:.4g} % {'worse' if share > 0 else 'better'}"
         return f"{moved} ({limit})"
 
+    def _describe_transfer(self) -> str:
+        if not is_known(self.candidate):
+            return f"{self.metric} on {self.slice} could not be measured (min_bwt)"
+        scale, unit = (100, " %") if self.relative else (1, "")
+        value, _ = _shown(abs(self.candidate) * scale, abs(self.limit) * scale)
+        side = "worse" if self.candidate < 0 else "better"
+        limit = f"min_bwt {self.limit * scale:.4g}{unit}"
+        return f"{self.metric} on {self.slice} is {value}{unit} {side} on average than when learned ({limit})"
 
-def _known(value: float | None) -> TypeGuard[float]:
+
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether it is a number."""
     return value is not None and math.isfinite(value)
 
 
+def rise(metric: str, before: float, now: float) -> float:
+    """How much better a metric has become, in its unit; negative: worse."""
+    return -_fall(metric, now, before)
+
+
 def _fall(metric: str, candidate: float, champion: float) -> float:
-    return champion - candidate if METRICS[metric].more_is_better else candidate - champion
+    more_is_better = metric != LOSS and METRICS[metric].more_is_better
+    return champion - candidate if more_is_better else candidate - champion
 
 
 def _shown(*values: float) -> list[str]:
@@ -158,6 +187,12 @@ class Verdict:
     reasons: list[str]
     checks: list[Check]
 
+    @property
+    def only_forgetting(self) -> bool:
+        """Whether checks failed, and all that did are about past spans."""
+        failed = [check.gate for check in self.checks if check.outcome == "failed"]
+        return bool(failed) and all(gate in FORGETTING for gate in failed)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "blessed": self.blessed,
@@ -178,39 +213,76 @@ def judge(
     new_spans: Iterable[int],
     past_spans: Iterable[int],
     min_examples: int,
+    line: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType({}),
+    influence: Sequence[Check] = (),
 ) -> Verdict:
-    """Compares a candidate with the champion. Whatever is required and missing fails.
+    """Compares a candidate with the champion and its line. Whatever is required and missing fails.
 
     Args:
         candidate, champion: the metrics of the two on the same examples; no champion: a cold start,
             where only `min_value` can be asked for.
         gates: metric -> limits, each of which may be None: `min_value` (on each new span; for a
             loss the largest value), `max_drop` (on each new span), `max_past_drop` (on each past
-            span), `max_slice_drop` (on each configured slice). Drops are positive numbers, and where
-            `relative` is true, shares of the champion's value.
+            span), `max_forgetting` (on each past span, against the best of the line), `min_bwt` (the mean
+            over past spans of what was gained since each was learned), `max_slice_drop` (on each
+            configured slice). Drops are positive numbers; where `relative` is true, they and `min_bwt`
+            are shares of the value that is compared with.
         new_spans, past_spans: the spans whose slices are expected.
         min_examples: a slice with fewer is not judged.
+        line: the champion's row, as `components.evaluate.retention.inherit` gives it.
+        influence: the checks of `judge_influence`, which count as the others do.
 
     Returns:
         The verdict, with at least one check that was judged if it is blessed.
     """
     new, past = [span_slice(s) for s in new_spans], [span_slice(s) for s in past_spans]
     others = sorted(s for s in candidate if s != OVERALL and s not in new and s not in past)
+    asked: dict[str, tuple[list[str], Metrics]] = {"min_value": (new, champion or {})}
+    if champion is not None:
+        asked |= {
+            "max_drop": ([OVERALL, *new], champion),
+            "max_past_drop": (past, champion),
+            "max_forgetting": (past, _part(line, "best")),
+            "max_slice_drop": (others, champion),
+        }
     checks: list[Check] = []
     for metric, limits in gates.items():
-        asked = {"min_value": new}
-        if champion is not None:
-            asked |= {"max_drop": [OVERALL, *new], "max_past_drop": past, "max_slice_drop": others}
-        for gate, names in asked.items():
+        relative = bool(limits.get("relative"))
+        for gate, (names, base) in asked.items():
             if limits.get(gate) is not None:
-                relative = gate != "min_value" and bool(limits.get("relative"))
-                judged = _Gate(gate, metric, limits[gate], relative, min_examples)
-                checks += [judged.check(name, candidate, champion or {}) for name in names]
+                limit = _Gate(gate, metric, limits[gate], relative and gate != "min_value", min_examples)
+                checks += [limit.check(name, candidate, base) for name in names]
+        if limits.get("min_bwt") is not None and past and champion is not None:
+            limit = _Gate("min_bwt", metric, limits["min_bwt"], relative, min_examples)
+            checks.append(limit.check_transfer(past, candidate, _part(line, "learned")))
+    checks += influence
     failed = [c.describe() for c in checks if c.outcome == "failed"]
     passed = [c for c in checks if c.outcome == "passed"]
     if not failed and not passed:
         return Verdict(False, [_nothing_judged(checks, min_examples)], checks)
     return Verdict(not failed, failed or [f"all {len(passed)} checks passed"], checks)
+
+
+def judge_influence(
+    measured: Mapping[str, Mapping[str, Any]], limit: float, min_examples: int
+) -> list[Check]:
+    """What the new data does to what was known: the candidate against a control that never saw it.
+
+    Args:
+        measured: slice -> its loss `with` the new data, `without`, and `examples`, as the trainer writes it.
+        limit: the largest rise of the loss, as a share of the loss without.
+        min_examples: a slice with fewer is not judged.
+    """
+    judged = _Gate("max_influence", LOSS, limit, True, min_examples)
+    with_it, without = (
+        {name: {LOSS: values[side], EXAMPLE_COUNT: values["examples"]} for name, values in measured.items()}
+        for side in ("with", "without")
+    )
+    return [judged.check(name, with_it, without) for name in measured]
+
+
+def _part(line: Mapping[str, Mapping[str, Mapping[str, Any]]], name: str) -> Metrics:
+    return {of: {metric: entry[name] for metric, entry in entries.items()} for of, entries in line.items()}
 
 
 def _nothing_judged(checks: Sequence[Check], min_examples: int) -> str:
@@ -236,8 +308,8 @@ class _Gate:
         values = candidate.get(name, {})
         mine, base = values.get(self.metric), champion.get(name, {}).get(self.metric)
         examples = int(values.get(EXAMPLE_COUNT, 0))
-        agree = METRICS[self.metric].compares_labels and _labels_agree(values)
-        lost = self.gate == "max_past_drop" and name not in candidate
+        agree = self.metric != LOSS and METRICS[self.metric].compares_labels and _labels_agree(values)
+        lost = self.gate in FORGETTING and name not in candidate
         outcome: Outcome
         if (examples < self.min_examples and not lost) or (agree and self.gate != "min_value"):
             outcome = "not judged"
@@ -245,12 +317,33 @@ class _Gate:
             outcome = "passed" if self._passes(mine, base) else "failed"
         return Check(self.gate, self.metric, name, mine, base, self.limit, examples, outcome, self.relative)
 
+    def check_transfer(self, past: Sequence[str], candidate: Metrics, learned: Metrics) -> Check:
+        """The one check on all past spans together; one that should have been measured and was not fails."""
+        gains, counts = [], []
+        for name in past:
+            one = self.check(name, candidate, learned)
+            if one.outcome != "not judged":
+                gains.append(self._gain(one.candidate, one.champion))
+                counts.append(one.examples)
+        mean = math.fsum(gains) / len(gains) if gains else None
+        outcome: Outcome = "not judged"
+        if mean is not None:
+            outcome = "passed" if mean >= self.limit - 1e-9 else "failed"
+        return Check(
+            self.gate, self.metric, PAST_SPANS, mean, None, self.limit, sum(counts), outcome, self.relative
+        )
+
+    def _gain(self, mine: float | None, learned: float | None) -> float:
+        if not is_known(mine) or not is_known(learned) or (self.relative and not learned):
+            return math.nan
+        return rise(self.metric, learned, mine) / (abs(learned) if self.relative else 1.0)
+
     def _passes(self, mine: float | None, base: float | None) -> bool:
-        if not _known(mine):
+        if not is_known(mine):
             return False
         if self.gate == "min_value":
             return _fall(self.metric, mine, self.limit) <= 0.0
-        if not _known(base):
+        if not is_known(base):
             return False
         scale = abs(base) if self.relative else 1.0
         return _fall(self.metric, mine, base) <= (self.limit + 1e-9) * scale

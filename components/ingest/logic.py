@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from components import expression
 from components.ingest.format import Reason, Rows
+from components.ingest.measures import Contents, Labels, count_labels
 from components.ingest.recipe import Recipe, Source
-from components.ingest.split import EVAL, TRAIN, is_eval, mix
+from components.ingest.split import EVAL, TRAIN, is_eval, mix, row_hashes
 from components.ingest.values import ARTICLES, as_lists, only_values, read_values, why_bad
 from components.names import EXAMPLE_ID, SPAN
 
@@ -48,11 +49,15 @@ class Parsed:
         batches: by split, the rows that are good: a list column for every feature of the examples.
         by_reason: how many rows were rejected, by generalised reason.
         rejected: the first of them, by generalised reason.
+        labels: of the good rows.
+        contents: of the good rows.
     """
 
     batches: dict[str, pa.RecordBatch]
     by_reason: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, list[Rejected]] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
+    contents: Contents = field(default_factory=Contents)
 
 
 def to_examples(recipe: Recipe, source: Source, rows: Rows) -> Parsed:
@@ -64,7 +69,12 @@ def to_examples(recipe: Recipe, source: Source, rows: Rows) -> Parsed:
     values, faults = _read(recipe, rows.batch)
     good = np.ones(rows.batch.num_rows, dtype=bool)
     good[list(faults)] = False
-    parsed = Parsed(_batches(recipe, source, values, rows.numbers, good))
+    hashes = row_hashes((values[column.name] for column in recipe.columns), len(good))
+    parsed = Parsed(
+        _batches(recipe, source, values, rows.numbers, good, is_eval(hashes, recipe.eval_share)),
+        labels=count_labels(recipe, values[recipe.label].filter(pa.array(good))),
+        contents=Contents.of(hashes[good]),
+    )
     reasons = rows.faults | {int(rows.numbers[row]): reason for row, reason in faults.items()}
     if reasons:
         _reject(parsed, reasons, source, rows)
@@ -165,7 +175,12 @@ def _reject(parsed: Parsed, reasons: Mapping[int, Reason], source: Source, rows:
 
 
 def _batches(
-    recipe: Recipe, source: Source, values: Mapping[str, pa.Array], numbers: np.ndarray, good: np.ndarray
+    recipe: Recipe,
+    source: Source,
+    values: Mapping[str, pa.Array],
+    numbers: np.ndarray,
+    good: np.ndarray,
+    in_eval: np.ndarray,
 ) -> dict[str, pa.RecordBatch]:
     """The good rows by split, as the columns of tf.Examples."""
     columns = {column.name: _cast(values[column.name], _ARROW[column.kind]) for column in recipe.columns}
@@ -173,7 +188,6 @@ def _batches(
     columns[SPAN] = pa.array(np.full(len(numbers), source.span, dtype=np.int64))
     columns[EXAMPLE_ID] = pa.array(example_ids(source.span, source.name, numbers))
     batch = pa.RecordBatch.from_pydict(columns)
-    in_eval = is_eval((values[column.name] for column in recipe.columns), len(numbers), recipe.eval_share)
     masks = {TRAIN: good & ~in_eval, EVAL: good & in_eval}
     return {split: _as_features(batch.filter(pa.array(mask))) for split, mask in masks.items()}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from components.errors import RetrainError
 from components.ingest.logic import QUARANTINE_ROWS_PER_REASON, Parsed, Rejected
+from components.ingest.measures import Contents, Labels
 from components.ingest.recipe import Recipe, Source, match_records
 from components.ingest.split import SPLITS
 
@@ -20,11 +21,14 @@ SAMPLES_TOLD = 3
 
 @dataclass
 class SpanCount:
-    """One span's rows. `rejected` holds the first `QUARANTINE_ROWS_PER_REASON` of every reason."""
+    """One span's rows. `rejected` holds the first `QUARANTINE_ROWS_PER_REASON` of every reason; `labels` and
+    `contents` are of the rows that are kept."""
 
     kept: Counter[str] = field(default_factory=Counter)  # by split
     by_reason: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, list[Rejected]] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
+    contents: Contents = field(default_factory=Contents)
 
     @property
     def quarantined(self) -> int:
@@ -37,6 +41,8 @@ class SpanCount:
     def add(self, other: SpanCount) -> None:
         self.kept.update(other.kept)
         self.by_reason.update(other.by_reason)
+        self.labels.add(other.labels)
+        self.contents.add(other.contents)
         for reason, rejected in other.rejected.items():
             both = self.rejected.get(reason, []) + rejected
             both.sort(key=lambda row: (row.file, row.line))  # the same rows, whatever order blocks come in
@@ -80,7 +86,7 @@ class Summary:
     def of_rows(cls, source: Source, parsed: Parsed, names: Iterable[str] | None) -> Summary:
         """That of some rows; `names` are their columns if the file has no header."""
         kept = Counter({split: batch.num_rows for split, batch in parsed.batches.items()})
-        span = SpanCount(kept, Counter(parsed.by_reason), parsed.rejected)
+        span = SpanCount(kept, Counter(parsed.by_reason), parsed.rejected, parsed.labels, parsed.contents)
         return cls({source.span: span}, names={} if names is None else {source.order: set(names)})
 
     def add(self, other: Summary) -> Summary:
@@ -95,9 +101,7 @@ class Summary:
         return self
 
     def to_json(self) -> str:
-        return json.dumps(
-            self, default=lambda value: sorted(value) if isinstance(value, set) else vars(value)
-        )
+        return json.dumps(self, default=_plain)
 
     @classmethod
     def from_json(cls, text: str) -> Summary:
@@ -108,6 +112,8 @@ class Summary:
                 Counter(span["kept"]),
                 Counter(span["by_reason"]),
                 {reason: [Rejected(**row) for row in rows] for reason, rows in span["rejected"].items()},
+                Labels(**span["labels"] | {"classes": Counter(span["labels"]["classes"])}),
+                Contents.from_json(span["contents"]),
             )
             for number, span in data["spans"].items()
         }
@@ -117,17 +123,28 @@ class Summary:
         return cls(spans, Counter(data["unknown"]), problems, shards, names)
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, set):
+        return sorted(value)
+    return value.to_json() if isinstance(value, Contents) else vars(value)
+
+
 def to_report(summary: Summary) -> dict[str, Any]:
     """The content of report.json.
 
-    `rows_read` = `rows_kept` (by split) + `quarantined`, in all and in every span of `per_span`;
+    `rows_read` = `rows_kept` (by split) + `quarantined`, in all and in every span of `per_span`, which has
+    `labels` (how they are distributed) and `repeated` (the share of rows that repeat another one), too;
     `unknown_columns` says in how many files a column is that the schema does not know.
     """
     whole = SpanCount()
     for span in summary.spans.values():
         whole.add(span)
     return _counts(whole) | {
-        "per_span": {str(number): _counts(summary.spans[number]) for number in sorted(summary.spans)},
+        "per_span": {
+            str(number): _counts(span)
+            | {"labels": span.labels.to_report(), "repeated": span.contents.repeated()}
+            for number, span in sorted(summary.spans.items())
+        },
         "unknown_columns": dict(sorted(summary.unknown.items())),
     }
 

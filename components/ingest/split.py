@@ -15,22 +15,30 @@ SPLIT_BUCKETS = 10_000
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
-def is_eval(columns: Iterable[pa.Array], rows: int, eval_share: float) -> np.ndarray:
-    """Which rows belong to the eval split, bool of shape [rows].
-
-    A row's split is a hash of its values alone: the same row has the same split in every file, format, span
-    and run, so no row is ever trained on and evaluated on. Numbers count as they are, floats in float32; a
-    list of one value is that value.
+def row_hashes(columns: Iterable[pa.Array], rows: int) -> np.ndarray:
+    """A hash of every row's values alone, uint64 of shape [rows]: the same row has the same in every file,
+    format, span and run. Numbers count as they are, floats in float32; a list of one value is that value.
 
     Args:
         columns: values as `values.read_values` gives them, [rows] each, always in the same order.
         rows: how many there are.
-        eval_share: 0..1.
     """
     hashes = np.zeros(rows, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for column in columns:
             hashes = mix((hashes + _STEP) ^ _hashes(column))
+    return hashes
+
+
+def is_eval(hashes: np.ndarray, eval_share: float) -> np.ndarray:
+    """Which rows belong to the eval split, bool of shape [rows].
+
+    The hash decides alone, so that no row is ever trained on and evaluated on.
+
+    Args:
+        hashes: of the rows, as `row_hashes` gives them.
+        eval_share: 0..1.
+    """
     return hashes % np.uint64(SPLIT_BUCKETS) < round(eval_share * SPLIT_BUCKETS)
 
 

@@ -16,7 +16,7 @@ from tfx.utils import path_utils
 from components.artifacts import Decision, RegisteredVersion, folder_of
 from components.errors import RetrainError
 from components.promote import logic
-from components.promote.registry import ARTIFACTS, Registry, Version
+from components.promote.registry import ARTIFACTS, KINDS, Kind, Registry, Version
 
 
 class RegisterExecutor(base_executor.BaseExecutor):
@@ -33,30 +33,59 @@ class RegisterExecutor(base_executor.BaseExecutor):
         settings = json.loads(exec_properties["settings"])
         decision = _read(uris["decision"], "decision.json")
         verdict = _read(uris["blessing"], "verdict.json")
+        told = _told(uris) | {name: settings[name] for name in ("attempt", "shadow") if settings[name]}
         output = artifact_utils.get_single_instance(output_dict["version"])
+        registry = Registry(
+            exec_properties["uri"], exec_properties["name"], exec_properties["artifacts"] or None
+        )
         version = Version(
             number=0,
-            key=uris["model"],
+            key=_key(registry, settings, uris),
             spans=tuple(settings["spans"]),
             watermark=settings["watermark"],
             parent=settings["parent"],
             blessed=verdict["blessed"],
             uris={**uris, "record": output.uri},
-            record=logic.summarize(decision, verdict, settings["spans"]),
+            record=logic.summarize(decision, verdict, settings["spans"], told),
             created=0.0,
             fingerprint=settings["fingerprint"],
+            kind=settings["kind"],
         )
         os.makedirs(output.uri, exist_ok=True)
         _write(output.uri, logic.FILES_FILE, settings["files"])
-        _write(output.uri, logic.RECORD_FILE, {"decision": decision, "verdict": verdict, "uris": uris})
-        registry = Registry(
-            exec_properties["uri"], exec_properties["name"], exec_properties["artifacts"] or None
+        _write(
+            output.uri, logic.RECORD_FILE, {"decision": decision, "verdict": verdict, "uris": uris, **told}
         )
         output.version = registry.register(
             version,
             path_utils.serving_model_path(uris["model"]),
-            logic.chart_metrics(verdict["candidate"]),
+            logic.chart_metrics(verdict["candidate"], verdict.get("learning", {})),
         )
+        if version.kind == "shadow":
+            registry.make_shadow(output.version)
+
+
+def _key(registry: Registry, settings: Mapping[str, Any], uris: Mapping[str, str]) -> str:
+    """What a version was made of: a `forget` one shares its parent's model, a second attempt the buffer."""
+    made_of = f"{uris['model']} {uris['buffer']}"
+    if settings["kind"] != "shadow":
+        return made_of
+    base = registry.get(settings["parent"])
+    # A shadow is held against a champion; where that is itself, promoted meanwhile, there is no other one.
+    return base.key if base.uris["model"] == uris["model"] else f"{made_of} beside {base.number}"
+
+
+def _told(uris: Mapping[str, str]) -> dict[str, Any]:
+    """What the stages wrote beside the graph and the weights; a version made before they did has none."""
+    checkpoint = os.path.join(uris["model"], "checkpoint")
+    files = {
+        "transform": (uris["transform_graph"], "policy.json"),
+        "warm_start": (checkpoint, "warm_start.json"),
+        "training": (checkpoint, "training.json"),
+        "influence": (checkpoint, "influence.json"),
+        "forgotten": (uris["buffer"], "forgotten.json"),
+    }
+    return {name: _read(*file) for name, file in files.items() if os.path.exists(os.path.join(*file))}
 
 
 def _read(uri: str, name: str) -> Any:
@@ -100,14 +129,18 @@ class Register(base_component.BaseComponent):
         files: the spans learned -> their files -> what is known of them; kept as it is.
         fingerprint: of all the files' content.
         watermark: up to where nothing waits any more.
-        parent: the version that the run started from; None: a cold start.
+        parent: the version that the run started from, or that a shadow is held against; None: a cold start.
+        kind: how the version came to be.
+        attempt: kept in the record: `number` and `ratios`, where a rejection may be followed by another one.
+        shadow: kept in the record: spans that a version trained from scratch has not, or not as the
+            champion's line learned them -> why.
         inputs: one channel an artifact of `RegisterSpec.INPUTS`.
 
     Outputs:
     - `version`: a `RegisteredVersion`.
 
     Raises:
-        RetrainError: `files` is empty.
+        RetrainError: `files` is empty, although the version learned something; or there is no such kind.
     """
 
     SPEC_CLASS = RegisterSpec
@@ -122,9 +155,14 @@ class Register(base_component.BaseComponent):
         fingerprint: str,
         watermark: int,
         parent: int | None,
+        kind: Kind = "run",
+        attempt: Mapping[str, Any] | None = None,
+        shadow: Mapping[int, str] | None = None,
         **inputs: types.BaseChannel,
     ) -> None:
-        if not files:
+        if kind not in KINDS:
+            raise RetrainError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
+        if not files and kind != "forget":
             raise RetrainError("files: got none, required is at least one span that was learned")
         settings = {
             "spans": sorted(files),
@@ -132,6 +170,9 @@ class Register(base_component.BaseComponent):
             "fingerprint": fingerprint,
             "watermark": watermark,
             "parent": parent,
+            "kind": kind,
+            "attempt": attempt,
+            "shadow": shadow,
         }
         super().__init__(
             RegisterSpec(

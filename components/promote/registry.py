@@ -13,15 +13,22 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from components.errors import RetrainError
 
-CHAMPION = "champion"
+CHAMPION, SHADOW = "champion", "shadow"
+"""Aliases: what is served, and the newest version that was trained from scratch to compare with."""
+Kind = Literal["run", "shadow", "forget"]
+"""How a version came to be: it learned new spans; it was trained on everything, from scratch; or it is its
+parent without some of the records that the parent remembers."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 ARTIFACTS = ("model", "transform_graph", "statistics", "buffer")
 """What the next run reads of a version: its MLMD artifacts, by name."""
 
+_QUARANTINED, _RELEASED = "quarantined.", "released."  # tags of the registered model, before a span
 _LONGEST_TOLD = 500  # characters
+_LONGEST_REASON = 5000  # characters
 Result = TypeVar("Result")
 
 
@@ -32,10 +39,10 @@ class Version:
     Attributes:
         number: its version in the registry, and in the serving folder.
         key: what it was made of; the same work again has the same key.
-        spans: the spans that it learned.
+        spans: the spans that it learned, ascending; none where nothing was learned (`forget`).
         watermark: the span up to which nothing waited to be learned when it was made; -1: something did
             from the first on.
-        parent: the version that it started from; None: a cold start.
+        parent: the version that it started from, or took the place of (`shadow`); None: a cold start.
         blessed: whether the gate let it pass.
         uris: name -> URI of its artifacts, with the names of `ARTIFACTS` and others.
         record: decision, drift, gate checks and metrics, as the run wrote them.
@@ -44,6 +51,7 @@ class Version:
         set_aside: why its spans are not to be learned again; empty: they may be.
         seconds: stage -> how long it took.
         fingerprint: of the content of the files that it learned.
+        kind: how it came to be.
     """
 
     number: int
@@ -59,6 +67,7 @@ class Version:
     set_aside: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""
+    kind: Kind = "run"
 
     def tags(self) -> dict[str, str]:
         """The tags that `_from_tags` reads back."""
@@ -70,6 +79,7 @@ class Version:
             "blessed": "true" if self.blessed else "false",
             "record": json.dumps(self.record),
             "fingerprint": self.fingerprint,
+            "kind": self.kind,
             **{f"uri.{name}": uri for name, uri in self.uris.items()},
         }
 
@@ -78,7 +88,7 @@ def _from_tags(number: int, created_ms: int, tags: Mapping[str, str]) -> Version
     return Version(
         number=number,
         key=tags["key"],
-        spans=tuple(int(span) for span in tags["spans"].split(",")),
+        spans=tuple(int(span) for span in tags["spans"].split(",") if span),
         watermark=int(tags["watermark"]),
         parent=int(tags["parent"]) if tags["parent"] else None,
         blessed=tags["blessed"] == "true",
@@ -89,13 +99,21 @@ def _from_tags(number: int, created_ms: int, tags: Mapping[str, str]) -> Version
         set_aside=tags.get("set_aside", ""),
         seconds=json.loads(tags.get("seconds", "{}")),
         fingerprint=tags.get("fingerprint", ""),
+        kind=cast(Kind, tags.get("kind", "run")),
     )
 
 
 def _told(spans: tuple[int, ...]) -> str:
     """Spans, where MLflow limits the length."""
+    if not spans:
+        return "no spans"
     text = f"spans {', '.join(map(str, spans))}"
     return text if len(text) <= _LONGEST_TOLD else f"{len(spans)} spans, {spans[0]} to {spans[-1]}"
+
+
+def _run_name(version: Version) -> str:
+    spans = f"spans {version.spans[0]}-{version.spans[-1]}" if version.spans else ""
+    return " ".join(filter(None, ["" if version.kind == "run" else version.kind, spans]))
 
 
 def _explained(method: Callable[..., Result]) -> Callable[..., Result]:
@@ -161,26 +179,37 @@ class Registry:
             if not token:
                 return sorted(found, key=lambda version: version.number)
 
-    @_explained
     def champion(self) -> Version | None:
-        """The version behind the alias `champion`; None before the first.
+        """The version that is served; None before the first.
 
         Raises:
             RetrainError: the alias is on a version that was not registered here.
         """
+        return self._behind(CHAMPION)
+
+    def shadow(self) -> Version | None:
+        """The newest version that was trained from scratch to compare with; None: there is none.
+
+        Raises:
+            RetrainError: the alias is on a version that was not registered here.
+        """
+        return self._behind(SHADOW)
+
+    @_explained
+    def _behind(self, alias: str) -> Version | None:
         from mlflow.exceptions import MlflowException
 
         if not self.exists():
             return None
         try:
-            found = self._client.get_model_version_by_alias(self.name, CHAMPION)
+            found = self._client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
         if "key" not in found.tags:
             raise RetrainError(
-                f"registry {self.uri}: the alias {CHAMPION} of {self.name} is on version {found.version}, "
+                f"registry {self.uri}: the alias {alias} of {self.name} is on version {found.version}, "
                 "which `retrain` did not register; move it to one that it did"
             )
         return _from_tags(int(found.version), found.creation_timestamp, found.tags)
@@ -256,7 +285,7 @@ class Registry:
             if begun
             else client.create_run(
                 experiment_id,
-                run_name=f"spans {version.spans[0]}-{version.spans[-1]}",
+                run_name=_run_name(version),
                 tags={"retrain.key": key},
             ).info.run_id
         )
@@ -281,10 +310,74 @@ class Registry:
         self._client.set_registered_model_alias(self.name, CHAMPION, str(number))
 
     @_explained
+    def make_shadow(self, number: int) -> None:
+        """Moves the alias `shadow`."""
+        self._client.set_registered_model_alias(self.name, SHADOW, str(number))
+
+    @_explained
     def tag(self, number: int, **tags: str) -> None:
         """Sets tags of one version."""
         for key, value in tags.items():
             self._client.set_model_version_tag(self.name, str(number), key, value)
+
+    def quarantined(self) -> dict[int, str]:
+        """Span -> why it must not be learned, ascending."""
+        return {span: str(told["reason"]) for span, told in self._told_of(_QUARANTINED).items()}
+
+    def released(self) -> dict[int, Mapping[str, Any]]:
+        """Span -> what `release` was told of it, with `when` (seconds since the epoch), ascending."""
+        return self._told_of(_RELEASED)
+
+    @_explained
+    def quarantine(self, spans: Iterable[int], reason: str) -> None:
+        """Marks spans as not to be learned, until they are released."""
+        self._create_model()
+        told = json.dumps({"reason": reason[:_LONGEST_REASON], "when": time.time()})
+        for span in spans:
+            self._client.set_registered_model_tag(self.name, f"{_QUARANTINED}{span}", told)
+            self._untag(f"{_RELEASED}{span}")
+
+    @_explained
+    def release(self, spans: Iterable[int], reason: str, **more: Any) -> None:
+        """Takes spans out of the quarantine, and keeps why.
+
+        Args:
+            spans: where one is not in quarantine, only the reason is kept.
+            reason: of the person who says so.
+            more: what else is to be kept with each, as plain data.
+        """
+        self._create_model()
+        told = json.dumps({"reason": reason[:_LONGEST_REASON], "when": time.time(), **more})
+        for span in spans:
+            # In this order: killed in between, the span is still in quarantine.
+            self._client.set_registered_model_tag(self.name, f"{_RELEASED}{span}", told)
+            self._untag(f"{_QUARANTINED}{span}")
+
+    @_explained
+    def _told_of(self, prefix: str) -> dict[int, Any]:
+        tags = self._model_tags()
+        found = {
+            int(key.removeprefix(prefix)): json.loads(v) for key, v in tags.items() if key.startswith(prefix)
+        }
+        return dict(sorted(found.items()))
+
+    def _model_tags(self) -> Mapping[str, str]:
+        """Of the registered model; none where there is no such model yet."""
+        from mlflow.exceptions import MlflowException
+
+        if not self.exists():
+            return {}
+        try:
+            tags: Mapping[str, str] = self._client.get_registered_model(self.name).tags
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
+        return tags
+
+    def _untag(self, key: str) -> None:
+        if key in self._model_tags():
+            self._client.delete_registered_model_tag(self.name, key)
 
 
 def lineage(versions: Iterable[Version], number: int | None) -> list[Version]:

@@ -1,157 +1,167 @@
-"""Bottom-k samples as Beam transforms: only keys are combined; examples move once, to the output."""
+"""Samples as Beam transforms: only ranks are combined; examples move once, to the output.
+
+Files are read twice, once for what the sample is drawn by and once for the examples that are in it, so that
+no runner holds the others between the two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import tf_example_record
 
+from components.errors import RetrainError
 from components.names import EXAMPLE_ID, SPAN
 from components.replay import logic
-from components.replay.logic import Sample
+from components.replay.logic import Group, Quota, Scheme, Sketch
 
-_RAW = "_record"
-Group = int  # a span, or 0 where all spans share one sample
-Rows = tuple[np.ndarray, np.ndarray, pa.Array]  # spans int64 [n], keys uint64 [n], records binary [n]
+RECORD = "_record"
+_BATCH = 4096
+Columns = Mapping[str, int]  # column -> its `schema_pb2.FeatureType`
 Kept = tuple[np.ndarray, pa.Array]  # keys uint64 [n], records binary [n]
 
 
-class ReadKeyed(beam.PTransform):
-    """TFRecords of tf.Examples -> `Rows`.
+class ReadRows(beam.PTransform):
+    """TFRecords of tf.Examples -> `pa.RecordBatch`es of their columns, each a list a row.
 
     Args:
-        pattern: the files.
-        seed: of the sample.
+        pattern: of the files.
+        columns: what to decode, beside the span and the id.
+        records: give the examples as they are, too, as the column `RECORD`.
     """
 
-    def __init__(self, pattern: str, seed: int) -> None:
+    def __init__(self, pattern: str, columns: Columns, records: bool) -> None:
         super().__init__()
-        self._pattern, self._seed = pattern, seed
+        self._pattern, self._columns, self._records = pattern, dict(columns), records
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        schema = schema_pb2.Schema()
-        for name in (SPAN, EXAMPLE_ID):
-            schema.feature.add(name=name, type=schema_pb2.INT)
-        source = tf_example_record.TFExampleRecord(
-            self._pattern, schema=schema, raw_record_column_name=_RAW, telemetry_descriptors=["Replay"]
+        decode = tf_example_record.TFExampleBeamRecord(
+            physical_format="tfrecords_gzip",
+            schema=_schema(self._columns),
+            raw_record_column_name=RECORD if self._records else None,
+            telemetry_descriptors=["Replay"],
         )
-        return pipeline | "Read" >> source.BeamSource(batch_size=4096) | "Key" >> beam.Map(self._key)
+        # Not TFExampleRecord: it flattens what it reads, and a local runner holds all of that.
+        return (
+            pipeline
+            | "Read" >> beam.io.ReadFromTFRecord(self._pattern)
+            | "Decode" >> decode.BeamSource(batch_size=_BATCH)
+        )
 
-    def _key(self, batch: pa.RecordBatch) -> Rows:
-        spans, ids, records = (batch.column(name).flatten() for name in (SPAN, EXAMPLE_ID, _RAW))
-        return spans.to_numpy(), logic.sample_keys(ids.to_numpy(), self._seed), records
+
+def decoded(pattern: str, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """As `ReadRows` gives them, in this process; arguments as its.
+
+    Raises:
+        RetrainError: there is no file.
+    """
+    import tensorflow as tf
+
+    files = sorted(tf.io.gfile.glob(pattern))
+    if not files:
+        raise RetrainError(
+            f"replay: there is no file {pattern}. Restore it, or promote a version that is whole"
+        )
+    decoder = ExamplesToRecordBatchDecoder(_schema(columns).SerializeToString())
+    for examples in tf.data.TFRecordDataset(files, "GZIP").batch(_BATCH).as_numpy_iterator():
+        yield decoder.DecodeBatch(examples.tolist())
 
 
-def leave_out(rows: Rows, spans: Set[int]) -> Kept:
-    """What of `rows` is of other spans."""
-    of, keys, records = rows
-    keep = ~np.isin(of, list(spans))
-    return keys[keep], records.filter(pa.array(keep))
+def _schema(columns: Columns) -> schema_pb2.Schema:
+    schema = schema_pb2.Schema()
+    for name, kind in ({SPAN: schema_pb2.INT, EXAMPLE_ID: schema_pb2.INT} | dict(columns)).items():
+        schema.feature.add(name=name, type=kind)
+    return schema
+
+
+def numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    """int64 [n] of a column of which every row has one value."""
+    return batch.column(name).flatten().to_numpy()
+
+
+def records(batch: pa.RecordBatch) -> pa.Array:
+    """binary [n]: the examples themselves."""
+    return batch.column(RECORD).flatten()
+
+
+class _Rows(NamedTuple):
+    keys: np.ndarray
+    names: list[Group]
+    groups: np.ndarray
+    ranks: np.ndarray
+
+
+class Draw:
+    """How the rows of a batch fall into a sample.
+
+    Args:
+        scheme, seed: of the sample.
+        quota: of it.
+        thresholds: group -> that of the sample before.
+    """
+
+    def __init__(self, scheme: Scheme, seed: int, quota: Quota, thresholds: Mapping[Group, int]) -> None:
+        self.scheme, self.seed, self.quota, self.thresholds = scheme, seed, quota, dict(thresholds)
+
+    def sketch(self, batch: pa.RecordBatch) -> Sketch:
+        """Of the rows of a batch."""
+        rows = self._rows(batch)
+        return logic.sketch(rows.names, rows.groups, rows.ranks, self.thresholds, self.quota)
+
+    def keep(self, batch: pa.RecordBatch, thresholds: Mapping[Group, int]) -> Kept:
+        """What of a batch with its records is in the sample with these thresholds."""
+        rows = self._rows(batch)
+        keep = logic.keep(rows.names, rows.groups, rows.ranks, thresholds)
+        return rows.keys[keep], records(batch).filter(pa.array(keep))
+
+    def _rows(self, batch: pa.RecordBatch) -> _Rows:
+        spans, keys = numbers(batch, SPAN), logic.sample_keys(numbers(batch, EXAMPLE_ID), self.seed)
+        columns = [batch.column(name).to_pylist() for name in self.scheme.by]
+        names, index = self.scheme.groups(spans, columns)
+        return _Rows(keys, names, index, self.scheme.ranks(keys, spans))
+
+
+class MergeSketches(beam.CombineFn):
+    """`Sketch`es of parts -> that of the whole."""
+
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
+
+    def create_accumulator(self) -> Sketch:
+        return Sketch()
+
+    def add_input(self, accumulator: Sketch, item: Sketch) -> Sketch:
+        return logic.merge([accumulator, item], self._quota)
+
+    def merge_accumulators(self, accumulators: Iterable[Sketch]) -> Sketch:
+        return logic.merge(accumulators, self._quota)
+
+    def extract_output(self, accumulator: Sketch) -> Sketch:
+        return accumulator
 
 
 class CountBySpan(beam.PTransform):
-    """`Rows` -> one dictionary: span -> how many there are."""
+    """`pa.RecordBatch`es -> one dictionary: span -> how many rows there are."""
 
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
         return (
-            rows
-            | "SpansOf"
-            >> beam.FlatMap(lambda rows: zip(*np.unique(rows[0], return_counts=True), strict=True))
-            | "Plain" >> beam.MapTuple(lambda span, count: (int(span), int(count)))
+            batches
+            | "SpansOf" >> beam.FlatMap(count_spans)
             | "Sum" >> beam.CombinePerKey(sum)
             | "Dictionary" >> beam.combiners.ToDict()
         )
 
 
-class SampleBottomK(beam.PTransform):
-    """Keeps the examples with the k smallest keys of each group.
-
-    Takes a pair of PCollections of `Rows`: what the last sample kept, and what is new. Gives what is
-    `Kept` of each of them, and one (group, Sample) for every group.
-
-    Args:
-        capacity: k.
-        by_span: every span is a group of its own; else all spans are group 0.
-        before: group -> the sample so far.
-    """
-
-    def __init__(self, capacity: int, by_span: bool, before: Mapping[Group, Sample]) -> None:
-        super().__init__()
-        self._capacity, self._by_span, self._before = capacity, by_span, dict(before)
-
-    def expand(
-        self, rows: tuple[beam.PCollection, beam.PCollection]
-    ) -> tuple[beam.PCollection, beam.PCollection]:
-        kept, new = rows
-        keys = (
-            kept | "KeptKeys" >> beam.FlatMap(self._keys, 0),
-            new | "NewKeys" >> beam.FlatMap(self._keys, 1),
-        )
-        samples = (
-            keys
-            | "AllKeys" >> beam.Flatten()
-            | "SmallestKeys" >> beam.CombinePerKey(SmallestKeys(self._capacity + 1))
-            | "Samples" >> beam.Map(self._sample)
-        )
-        below = (
-            rows
-            | "AllRows" >> beam.Flatten()
-            | "KeepBelow" >> beam.Map(keep_below, self._by_span, beam.pvalue.AsDict(samples))
-        )
-        return below, samples
-
-    def _keys(self, rows: Rows, is_new: int) -> Iterable[tuple[Group, tuple[int, np.ndarray]]]:
-        groups, keys = _groups(rows, self._by_span), rows[1]
-        for group in np.unique(groups).tolist():
-            mine = keys[groups == group]
-            threshold = self._before.get(group, Sample()).threshold
-            below = mine[logic.below(mine, threshold)]
-            yield group, (is_new * len(mine), logic.smallest(below, self._capacity + 1))
-
-    def _sample(self, item: tuple[Group, tuple[int, np.ndarray]]) -> tuple[Group, Sample]:
-        group, (count, keys) = item
-        return group, self._before.get(group, Sample()).add(keys, count, self._capacity)
-
-
-class SmallestKeys(beam.CombineFn):
-    """(count, keys) pairs -> the sum of the counts, and the smallest of all the keys."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-
-    def create_accumulator(self) -> tuple[int, np.ndarray]:
-        return 0, np.empty(0, np.uint64)
-
-    def add_input(
-        self, accumulator: tuple[int, np.ndarray], item: tuple[int, np.ndarray]
-    ) -> tuple[int, np.ndarray]:
-        return self.merge_accumulators([accumulator, item])
-
-    def merge_accumulators(self, accumulators: Iterable[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
-        counts, keys = zip(*accumulators, strict=True)
-        return sum(counts), logic.smallest(np.concatenate(keys), self._limit)
-
-    def extract_output(self, accumulator: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
-        return accumulator
-
-
-def _groups(rows: Rows, by_span: bool) -> np.ndarray:
-    """int64 of shape [n]."""
-    return rows[0] if by_span else np.zeros_like(rows[0])
-
-
-def keep_below(rows: Rows, by_span: bool, samples: Mapping[Group, Sample]) -> Kept:
-    """What of `rows` has a key below its group's threshold."""
-    groups, keys, records = _groups(rows, by_span), *rows[1:]
-    keep = np.zeros(len(keys), bool)
-    for group in np.unique(groups).tolist():
-        mine = groups == group
-        keep[mine] = logic.below(keys[mine], samples[group].threshold)
-    return keys[keep], records.filter(pa.array(keep))
+def count_spans(batch: pa.RecordBatch) -> Iterable[tuple[int, int]]:
+    """Span -> rows of a batch."""
+    spans, counts = np.unique(numbers(batch, SPAN), return_counts=True)
+    return zip(spans.tolist(), counts.tolist(), strict=True)
 
 
 class WriteInOrder(beam.PTransform):

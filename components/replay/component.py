@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.errors import RetrainError
-from components.replay.beam import CountBySpan, ReadKeyed, SampleBottomK, WriteInOrder
-from components.replay.logic import Sample
+from components.replay import logic
+from components.replay.beam import Columns, CountBySpan, Draw, MergeSketches, ReadRows, WriteInOrder
+from components.replay.logic import Group, Quota, Scheme, Sketch
 
 SAMPLE_FILE = "sample.json"
 SPLITS = ("train", "eval")
+BY_SPAN = Scheme("per_span")
+RESERVOIR = Scheme("reservoir")
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -31,44 +36,113 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        examples = artifact_utils.get_single_instance(input_dict["examples"])
         buffer = artifact_utils.get_single_instance(output_dict["buffer"])
         base = input_dict.get("base_buffer") or []
-        meta = read_meta(base[0].uri) if base else {"seed": exec_properties["seed"], "spans": {}}
-        # The keys of what is in the buffer already were made with its own seed.
-        seed = meta["seed"]
-        capacity = {"train": exec_properties["capacity"], "eval": exec_properties["holdout_per_span"]}
+        sources = {"new": artifact_utils.get_single_instance(input_dict["examples"])}
+        if base:
+            sources["kept"] = base[0]
+        scheme = Scheme.from_json(json.loads(exec_properties["scheme"]))
+        known = read_meta(base[0].uri) if base else empty_meta(scheme, exec_properties["seed"])
+        if known["scheme"] != scheme.to_json():
+            known = begun_anew(known, scheme)
+        columns = read_columns(input_dict["schema"][0].uri, scheme.by) if scheme.by else {}
+        draws = {split: _draw_of(split, known, scheme, exec_properties) for split in SPLITS}
         buffer.split_names = artifact_utils.encode_split_names(list(SPLITS))
         # Not Split-*, so no reader takes it for data.
         parts = {part: os.path.join(buffer.uri, f".{part}.json") for part in (*SPLITS, "spans")}
-
         with self._make_beam_pipeline() as pipeline:
-            for split in SPLITS:
-                before = {int(group): Sample(**sample) for group, sample in meta.get(split, {}).items()}
+            for split, draw in draws.items():
+                files = {name: files_of(source, split) for name, source in sources.items()}
+                decoded = columns if split == "train" else {}
+                rows = {
+                    name: pipeline | f"Rows[{split}, {name}]" >> ReadRows(pattern, decoded, records=False)
+                    for name, pattern in files.items()
+                }
+                kept = rows | f"Sample[{split}]" >> SampleFiles(files, decoded, draw, parts[split])
                 uri = artifact_utils.get_split_uri([buffer], split)
-                new = pipeline | f"New[{split}]" >> ReadKeyed(files_of(examples, split), seed)
-                kept = (
-                    pipeline | f"Kept[{split}]" >> ReadKeyed(files_of(base[0], split), seed)
-                    if base
-                    else pipeline | f"NothingKept[{split}]" >> beam.Create([])
-                )
-                sample = SampleBottomK(capacity[split], by_span=split == "eval", before=before)
-                records, samples = (kept, new) | f"Sample[{split}]" >> sample
-                records | f"Write[{split}]" >> WriteInOrder(os.path.join(uri, "data_tfrecord"))
-                (
-                    samples
-                    | f"Gather[{split}]" >> beam.combiners.ToDict()
-                    | f"Describe[{split}]" >> beam.Map(_write, parts[split], before)
-                )
+                kept | f"Write[{split}]" >> WriteInOrder(os.path.join(uri, "data_tfrecord"))
                 if split == "train":
-                    counted = {int(span): count for span, count in meta["spans"].items()}
-                    new | "Count" >> CountBySpan() | "Counts" >> beam.Map(_write, parts["spans"], counted)
-        meta = {"seed": seed}
-        for part, path in parts.items():
-            with open(path) as file:
-                meta[part] = json.load(file)
-            os.remove(path)
-        write_meta(buffer.uri, meta)
+                    rows["new"] | "Count" >> CountBySpan() | "Counts" >> beam.Map(_write, parts["spans"])
+        drawn = {split: _take(parts[split]) for split in SPLITS}
+        write_meta(
+            buffer.uri,
+            known
+            | {"quotas": {split: drawn[split]["quota"] for split in SPLITS}}
+            | {split: _sorted(known[split] | drawn[split]["thresholds"]) for split in SPLITS}
+            | {"spans": _sorted(known["spans"] | _take(parts["spans"]))},
+        )
+
+
+def _draw_of(split: str, known: Mapping[str, Any], scheme: Scheme, settings: Mapping[str, Any]) -> Draw:
+    """How a split goes on from what is known of it."""
+    if split == "train":
+        quota = Quota(settings["capacity"])
+    else:
+        scheme, quota = BY_SPAN, Quota(settings["holdout_capacity"], settings["holdout_per_span"])
+    return Draw(scheme, known["seed"], quota.after(known["quotas"].get(split)), known[split])
+
+
+class SampleFiles(beam.PTransform):
+    """The rows of TFRecords, by a name of each part of them -> what is `Kept` of these examples.
+
+    Args:
+        files: name -> the pattern of that part.
+        columns: what the draw reads.
+        draw: how.
+        path: of the JSON file for what is known of the sample.
+    """
+
+    def __init__(self, files: Mapping[str, str], columns: Columns, draw: Draw, path: str) -> None:
+        super().__init__()
+        self._files, self._columns, self._draw, self._path = dict(files), columns, draw, path
+
+    def expand(self, rows: Mapping[str, beam.PCollection]) -> beam.PCollection:
+        draw, pipeline = self._draw, rows["new"].pipeline
+        sketches = [part | f"Sketch[{name}]" >> beam.Map(draw.sketch) for name, part in rows.items()]
+        thresholds = beam.pvalue.AsSingleton(
+            sketches
+            | "Sketches" >> beam.Flatten()
+            | "Merge" >> beam.CombineGlobally(MergeSketches(draw.quota))
+            | "Draw" >> beam.Map(_thresholds, draw, self._path)
+        )
+        kept = [
+            pipeline
+            | f"Examples[{name}]" >> ReadRows(pattern, self._columns, records=True)
+            | f"Keep[{name}]" >> beam.Map(draw.keep, thresholds)
+            for name, pattern in self._files.items()
+        ]
+        return kept | "Kept" >> beam.Flatten()
+
+
+def _thresholds(rows: Sketch, how: Draw, path: str) -> dict[Group, int]:
+    """Those of the new sample, which are written to a file, too; or why there are none."""
+    try:
+        thresholds = logic.draw(rows, how.thresholds, how.quota)
+    except RetrainError as problem:  # Beam would make another exception of it: `_take` raises it
+        _write({"problem": str(problem)}, path)
+        return defaultdict(int)
+    _write({"thresholds": thresholds, "quota": how.quota.to_json(rows.counts.values())}, path)
+    return thresholds
+
+
+def _write(content: Mapping[Any, Any], path: str) -> None:
+    with open(path, "w") as file:
+        json.dump(content, file)
+
+
+def _take(path: str) -> dict[str, Any]:
+    """Reads a file that the job wrote, and removes it."""
+    with open(path) as file:
+        content: dict[str, Any] = json.load(file)
+    os.remove(path)
+    if "problem" in content:
+        raise RetrainError(content["problem"])
+    return content
+
+
+def _sorted(by_group: Mapping[str, Any]) -> dict[str, Any]:
+    """By number where the groups are spans."""
+    return dict(sorted(by_group.items(), key=lambda item: (len(item[0]), item[0])))
 
 
 def files_of(examples: types.Artifact, split: str) -> str:
@@ -76,9 +150,42 @@ def files_of(examples: types.Artifact, split: str) -> str:
     return os.path.join(artifact_utils.get_split_uri([examples], split), "data_tfrecord-*")
 
 
-def _write(new: dict[int, Any], path: str, before: dict[int, Any]) -> None:
-    with open(path, "w") as file:
-        json.dump(dict(sorted((before | new).items())), file, default=asdict)
+def read_columns(schema_uri: str, names: Sequence[str] | None = None) -> Columns:
+    """Column -> its `schema_pb2.FeatureType`, of a schema's artifact.
+
+    Args:
+        schema_uri: its folder.
+        names: of the columns; None: all.
+
+    Raises:
+        RetrainError: the schema does not have one of them.
+    """
+    with open(os.path.join(schema_uri, "schema.pbtxt")) as file:
+        schema = text_format.Parse(file.read(), schema_pb2.Schema())
+    kinds: dict[str, int] = {feature.name: feature.type for feature in schema.feature}
+    for name in names or ():
+        if name not in kinds:
+            raise RetrainError(
+                f"replay.by: {name!r} is no column of the examples; they have {', '.join(sorted(kinds))}"
+            )
+    return kinds if names is None else {name: kinds[name] for name in names}
+
+
+def empty_meta(scheme: Scheme, seed: int) -> dict[str, Any]:
+    """What is known of a buffer that has nothing in it."""
+    return {"seed": seed, "scheme": scheme.to_json(), "quotas": {}, "train": {}, "eval": {}, "spans": {}}
+
+
+def begun_anew(meta: Mapping[str, Any], scheme: Scheme) -> dict[str, Any]:
+    """What is known of a buffer's samples when what it holds is the start of a sample by another scheme.
+
+    >>> meta = empty_meta(Scheme("reservoir"), seed=0) | {"train": {"0": 9}, "spans": {"1": 900}}
+    >>> begun_anew(meta, Scheme("per_span"))["train"], begun_anew(meta, Scheme("per_span"))["begun_with"]
+    ({}, {'name': 'reservoir'})
+    """
+    of_others = {split: quota for split, quota in meta["quotas"].items() if split != "train"}
+    begun = {"scheme": scheme.to_json(), "begun_with": meta["scheme"], "quotas": of_others, "train": {}}
+    return {**meta, **begun}
 
 
 def write_meta(uri: str, meta: Mapping[str, Any]) -> None:
@@ -91,8 +198,9 @@ def read_meta(uri: str) -> dict[str, Any]:
     """What a buffer knows of its samples.
 
     Returns:
-        `seed`; `spans`: span -> how many training examples it had; `train` and `eval`: group -> seen and
-        threshold.
+        `seed`; `scheme`, and `begun_with`: the scheme that drew what it began with, where that was another;
+        `quotas`: split -> its quota, and the level that the groups were filled to; `spans`: span -> how many
+        training examples it had; `train` and `eval`: group -> threshold.
 
     Raises:
         RetrainError: the folder holds no replay buffer, or one that is too old.
@@ -110,6 +218,11 @@ def read_meta(uri: str) -> dict[str, Any]:
             f"replay: the champion's buffer {uri} was made by an earlier retrain, which drew other rows "
             "for evaluation. Start afresh: name another `state` folder, or remove this one"
         )
+    if "scheme" not in meta:  # made when there was one scheme
+        known = {
+            split: {group: sample["threshold"] for group, sample in meta[split].items()} for split in SPLITS
+        }
+        return {**meta, **known, "scheme": RESERVOIR.to_json(), "quotas": {}}
     return meta
 
 
@@ -117,10 +230,13 @@ class ReplaySpec(ComponentSpec):
     PARAMETERS = {
         "capacity": ExecutionParameter(type=int),
         "holdout_per_span": ExecutionParameter(type=int),
+        "holdout_capacity": ExecutionParameter(type=int),
+        "scheme": ExecutionParameter(type=str),
         "seed": ExecutionParameter(type=int),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "schema": ChannelParameter(type=standard_artifacts.Schema, optional=True),
         "base_buffer": ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = {"buffer": ChannelParameter(type=standard_artifacts.Examples)}
@@ -130,22 +246,30 @@ class Replay(base_beam_component.BaseBeamComponent):
     """The champion's buffer and the new examples -> this version's buffer.
 
     The buffer is an Examples artifact in raw feature space, so it survives a change of the
-    transform graph. Its `train` split is a uniform sample of every training example of every span
-    learned, bounded by `capacity`; its `eval` split holds out up to `holdout_per_span` examples of
-    every span. No stock component does this: TFX's rolling windows forget what leaves the window.
+    transform graph. Its `train` split is a sample of every training example of every span learned,
+    bounded by `capacity`; its `eval` split holds out examples of every span, bounded by
+    `holdout_per_span` and all together by `holdout_capacity`. No stock component does this: TFX's
+    rolling windows forget what leaves the window.
+
+    Where the scheme differs from that of the champion's buffer, what that holds is where a sample by
+    the new one begins: each of its examples counts as one example seen, though it stood for many
+    that were dropped. `sample.json` says so.
 
     Args:
         examples: the new spans.
         capacity: the most training examples to keep, at least 1.
         holdout_per_span: the most held-out examples to keep of one span, at least 1.
+        holdout_capacity: the most of all spans together, at least 1.
         seed: of the sample; a buffer keeps the seed that it began with.
+        scheme: what the training examples are a sample of.
+        schema: of the examples, for the columns that a scheme balances; it reads no others.
         base_buffer: the champion's buffer; none at a cold start.
 
     Outputs:
     - `buffer`: Examples, with `sample.json` beside the splits: what is known of the samples.
 
     Raises:
-        RetrainError: `capacity` or `holdout_per_span` is less than 1.
+        RetrainError: `capacity`, `holdout_per_span` or `holdout_capacity` is less than 1.
     """
 
     SPEC_CLASS = ReplaySpec
@@ -156,18 +280,30 @@ class Replay(base_beam_component.BaseBeamComponent):
         examples: types.BaseChannel,
         capacity: int,
         holdout_per_span: int,
+        holdout_capacity: int,
         seed: int,
+        scheme: Scheme = RESERVOIR,
+        schema: types.BaseChannel | None = None,
         base_buffer: types.BaseChannel | None = None,
     ) -> None:
-        for name, most in {"capacity": capacity, "holdout_per_span": holdout_per_span}.items():
+        for name, most in {
+            "capacity": capacity,
+            "holdout_per_span": holdout_per_span,
+            "holdout_capacity": holdout_capacity,
+        }.items():
             if most < 1:
                 raise RetrainError(f"{name}: got {most}, required is at least 1")
+        if scheme.by and schema is None:
+            raise RetrainError(f"schema: got none, required for the columns {', '.join(scheme.by)}")
         super().__init__(
             ReplaySpec(
                 examples=examples,
                 capacity=capacity,
                 holdout_per_span=holdout_per_span,
+                holdout_capacity=holdout_capacity,
+                scheme=json.dumps(scheme.to_json()),
                 seed=seed,
+                schema=schema if scheme.by else None,
                 base_buffer=base_buffer,
                 buffer=types.Channel(type=standard_artifacts.Examples),
             )

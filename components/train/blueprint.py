@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +12,15 @@ import tensorflow as tf
 from keras import ops
 
 from components.errors import RetrainError
-from components.features import NUMERIC, NUMERIC_MISSING, RESERVED, Feature, indexed, outputs
+from components.features import NUMERIC, NUMERIC_MISSING, RESERVED, Feature, fit_outputs, indexed, outputs
 
 PADDING = -1
 """Stands in a list of indexes for "no value"."""
+
+VALUE, MISSING = "value", "missing"
+Key = tuple[str, str | int]
+"""What a row of a first layer's kernel is multiplied with: a feature's `VALUE`, that it is `MISSING`, or the
+number of an element of its vector, tensor or embedding."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,14 @@ class Blueprint:
     def tensors(self) -> list[Any]:
         """The inputs that are tensors, each float32 [batch, height, width, channels]."""
         return [self.inputs[feature.name] for feature in self.features if feature.form == "tensor"]
+
+    def flat(self) -> list[Any]:
+        """The tensors as rows of numbers, each float32 [batch, height * width * channels]."""
+        return [
+            keras.layers.Flatten(name=f"flat-{feature.name}")(self.inputs[feature.name])
+            for feature in self.features
+            if feature.form == "tensor"
+        ]
 
     def weights(self) -> list[Any]:
         """A table of one weight an output for each feature with an index, looked up: [batch, outputs]."""
@@ -115,6 +129,22 @@ def deep_table(feature: str) -> str:
     return f"embedding-{feature}"
 
 
+def number_keys(features: Sequence[Feature], tensors: bool = True) -> list[Key]:
+    """What the columns of `Blueprint.numbers`, and of `flat` behind them, are, in their order."""
+    numeric = [feature.name for feature in features if feature.form == "numeric"]
+    keys: list[Key] = [(name, what) for what in (VALUE, MISSING) for name in numeric]
+    for form in ("vector", "tensor") if tensors else ("vector",):
+        for feature in features:
+            if feature.form == form:
+                keys += [(feature.name, i) for i in range(math.prod(_shape(feature)))]  # type: ignore[arg-type]
+    return keys
+
+
+def embedding_keys(features: Sequence[Feature], dim: int) -> list[Key]:
+    """What the columns of `Blueprint.embeddings` are, in their order."""
+    return [(feature.name, i) for feature in indexed(features) for i in range(dim)]
+
+
 def make_inputs(features: Sequence[Feature], own: Mapping[str, Any]) -> dict[str, Any]:
     """Keras inputs by name.
 
@@ -157,7 +187,7 @@ def _shape(feature: Any) -> tuple[int | None, ...]:
 
 def own_outputs(spec: Mapping[str, Any], features: Sequence[Feature]) -> dict[str, Any]:
     """Of a transform graph's outputs, by name, those that the user's `preprocessing_fn` gave."""
-    ours = {*outputs(features), *RESERVED}
+    ours = {*outputs(features), *fit_outputs(features), *RESERVED}
     return {name: feature for name, feature in spec.items() if name not in ours}
 
 

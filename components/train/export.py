@@ -54,16 +54,37 @@ class ServingModel(tf.Module):
         sparse = [
             {name: tf.SparseTensorSpec([None, None], kind) for name, (kind, _) in self._columns.items()}
         ]
-        # Traced once; both signatures call it.
+        # Traced once; all that is served calls them.
+        self._compute = tf.function(self._outputs, autograph=False, input_signature=sparse)
         self._predict = tf.function(self._answer, autograph=False, input_signature=sparse)
+        examples = [tf.TensorSpec([None], tf.string, name="examples")]
+        self.logits = tf.function(self._logits, autograph=False, input_signature=examples)
 
-    def _answer(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+    def _outputs(self, raw: Mapping[str, tf.SparseTensor]) -> tuple[tf.Tensor, ...]:
+        """The model's outputs, and of a regression the scale and the mean of the label."""
         transformed = self.transform(dict(raw))
         output = self.model(self._inputs(transformed), training=False)
+        unit = (LABEL_SCALE, LABEL_MEAN) if self._label.task == "regression" else ()
+        return output, *(transformed[name] for name in unit)
+
+    def _logits(self, examples: tf.Tensor) -> tf.Tensor:
+        """Of serialized tf.Examples, the model's outputs as its loss takes them: float32 [batch, outputs].
+
+        For the replay buffer, which keeps them; no signature, so nobody serves them.
+        """
+        return self._compute(tf.io.parse_example(examples, self._spec))[0]
+
+    @property
+    def _spec(self) -> dict[str, tf.io.VarLenFeature]:
+        return {name: tf.io.VarLenFeature(kind) for name, (kind, _) in self._columns.items()}
+
+    def _answer(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        output, *unit = self._compute(raw)
         if self._label.task == "binary":
             return {PREDICTIONS: tf.sigmoid(output[:, 0])}
         if self._label.task == "regression":
-            value = output[:, 0] * transformed[LABEL_SCALE] + transformed[LABEL_MEAN]
+            scale, mean = unit
+            value = output[:, 0] * scale + mean
             return {PREDICTIONS: tf.math.expm1(value) if self._label.log else value}
         scores = tf.nn.softmax(output)
         return {
@@ -77,11 +98,10 @@ class ServingModel(tf.Module):
 
     def signatures(self) -> dict[str, Any]:
         """`serving_default`: serialized tf.Examples; `serving_raw`: one tensor a column."""
-        spec = {name: tf.io.VarLenFeature(kind) for name, (kind, _) in self._columns.items()}
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._predict(tf.io.parse_example(examples, spec))
+            return self._predict(tf.io.parse_example(examples, self._spec))
 
         return {
             SERVING_DEFAULT: serving_default,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,8 +11,9 @@ from keras import ops
 
 from components.custom import load_module
 from components.errors import RetrainError
+from components.features import Feature
 from components.models import Cnn, Custom, Linear, Mlp, TwoTower, WideAndDeep
-from components.train.blueprint import Blueprint
+from components.train.blueprint import Blueprint, Key, embedding_keys, number_keys
 
 
 def build_model(blueprint: Blueprint, settings: Any) -> keras.Model:
@@ -38,7 +39,7 @@ def build_model(blueprint: Blueprint, settings: Any) -> keras.Model:
 
 def linear(blueprint: Blueprint, settings: Linear) -> Any:
     """One weight a number and a category."""
-    numbers = blueprint.numbers()
+    numbers = [*blueprint.numbers(), *blueprint.flat()]
     parts = blueprint.weights()
     if numbers:
         parts.append(
@@ -48,8 +49,8 @@ def linear(blueprint: Blueprint, settings: Linear) -> Any:
 
 
 def mlp(blueprint: Blueprint, settings: Mlp) -> Any:
-    """Numbers and embeddings through dense layers."""
-    inputs = [*blueprint.numbers(), *blueprint.embeddings(settings.embedding_dim)]
+    """Numbers, tensors flattened, and embeddings through dense layers."""
+    inputs = [*blueprint.numbers(), *blueprint.flat(), *blueprint.embeddings(settings.embedding_dim)]
     return _head(_dense(_together(inputs, "all-inputs"), settings), blueprint.outputs)
 
 
@@ -70,7 +71,28 @@ def cnn(blueprint: Blueprint, settings: Cnn) -> Any:
             image = keras.layers.MaxPooling2D(2, name=f"pool-{i}")(image)
     others = [*blueprint.numbers(), *blueprint.embeddings(settings.embedding_dim)]
     flat = keras.layers.Flatten(name="image-flat")(image)
-    return _head(_dense(_together([flat, *others], "all-inputs"), settings), blueprint.outputs)
+    return _head(_dense(_together([*others, flat], "all-inputs"), settings), blueprint.outputs)
+
+
+def first_layers(features: Sequence[Feature], settings: Any) -> dict[str, list[Key]]:
+    """What the rows of each kernel are that takes the features: layer -> keys, in their order.
+
+    The rows of a `cnn`'s flattened image are behind these, and have none. Of the user's own model nothing
+    is known.
+    """
+    if isinstance(settings, Custom):
+        return {}
+    if isinstance(settings, Linear):
+        return {"linear-numbers": number_keys(features)}
+    sides = {"": [feature.name for feature in features]}
+    if isinstance(settings, TwoTower):
+        sides = {"user-": settings.user, "item-": settings.item}
+    layers = {}
+    for prefix, names in sides.items():
+        seen = [feature for feature in features if feature.name in names]
+        numbers = number_keys(seen, tensors=not isinstance(settings, Cnn))
+        layers[f"{prefix}dense-0"] = numbers + embedding_keys(seen, settings.embedding_dim)
+    return layers
 
 
 _MAKERS: Mapping[Any, Callable[[Blueprint, Any], Any]] = {

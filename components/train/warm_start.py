@@ -1,187 +1,258 @@
-"""Starting from the champion: its weights, optimizer slots and step, row by row where terms moved.
+"""Starting from the champion: its weights, optimizer slots and step, each where it belongs now.
 
-A vocabulary is refitted from run to run, so row 7 of an embedding may belong to another term than
-it did. Every row of a new table therefore names the old row it starts from:
+From run to run a vocabulary is refitted, moments and boundaries move, a class comes, a feature is added. So
+row 7 of an embedding may be another term's than it was, and a z-score of 1 another number. What means the
+same goes where it stands now (`keys` for one axis, `carry` for a whole model), so that before its first step
+the new model answers as the champion does on what the champion knew:
 
-- a term the champion knew starts from that term's row, wherever it stood;
-- a term new to it starts from the out-of-vocabulary row that the champion served it from;
-- an out-of-vocabulary bucket starts from the champion's bucket.
+- a term, a class, an identity's value starts from its own row, wherever that stood; a term new to the
+  champion as `warm_start.new_terms` says, by default from the out-of-vocabulary row that it was served from;
+- a bucket starts from the old ones by the share of its examples that they held;
+- other means and scales are folded into the layer that takes the numbers;
+- a feature that came has no say yet; neither has a class, beyond about 1 %.
 
-So before its first step the new model answers as the champion does, as far as the two transform
-graphs read a value alike.
+Two things no weight can make up for: the elements missing of a tensor, and the numbers of a model whose
+first layer is unknown or sees neighbours. The transform graph keeps the champion's scale for the latter.
 """
 
 from __future__ import annotations
 
-import functools
+import fnmatch
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from components import features as feature_specs
 from components.errors import RetrainError
-from components.features import from_json
 from components.label import STATE_FILE
-from components.train.blueprint import deep_table, wide_table
-from components.train.state import WHAT_TO_DO, TrainingState
+from components.train.carry import Carry, layer_of
+from components.train.plan import plan
+from components.train.state import TrainingState, check_compatible, feature_changes, load_state
 
 CHECKPOINT = "weights"
+IDENTITY = (STATE_FILE, f"{CHECKPOINT}.index")
+"""The files of a checkpoint that no two have alike: the index has a checksum of every array."""
+REPORT = "warm_start.json"
+
+Build = Callable[[TrainingState], tuple[keras.Model, keras.optimizers.Optimizer]]
 
 
-def row_sources(
-    old_terms: Sequence[str],
-    old_buckets: int,
-    new_terms: Sequence[str],
-    new_buckets: int,
-    bucket_of: Callable[[Sequence[str]], np.ndarray],
-) -> np.ndarray:
-    """The old row that every new row starts from.
+class Started(NamedTuple):
+    """Where a training begins.
 
-    Args:
-        old_terms, new_terms: terms in the order of their rows.
-        old_buckets, new_buckets: out-of-vocabulary buckets behind the terms.
-        bucket_of: terms -> the old bucket of each, 0 to old_buckets - 1.
-
-    Returns:
-        int64, shape [len(new_terms) + new_buckets].
-
-    >>> row_sources(["a", "b"], 1, ["b", "c", "a"], 1, lambda terms: np.zeros(len(terms), int))
-    array([1, 2, 0, 2])
+    Attributes:
+        model, optimizer: built; of a warm start with the champion's weights, slots and step.
+        report: what `checkpoint/warm_start.json` says of the start.
+        carry: of a warm start, moves what else belongs to the champion's variables, such as importances:
+            `carry.importances({path: array}) -> {path: array}`; None where nothing was carried.
+        body: where a class is new, the names of all layers but those that it made wider.
     """
-    old_row = {term: row for row, term in enumerate(old_terms)}
-    unknown = [term for term in new_terms if term not in old_row]
-    bucket = dict(zip(unknown, bucket_of(unknown).tolist(), strict=True)) if unknown else {}
-    rows = [old_row[term] if term in old_row else len(old_terms) + bucket[term] for term in new_terms]
-    rows += [len(old_terms) + i % old_buckets for i in range(new_buckets)]
-    return np.asarray(rows, dtype=np.int64)
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    report: dict[str, Any]
+    carry: Carry | None = None
+    body: frozenset[str] = frozenset()
 
 
-def hash_bucket(terms: Sequence[str], buckets: int) -> np.ndarray:
-    """The out-of-vocabulary bucket of each term, as TensorFlow Transform's graph assigns it."""
-    encoded = tf.constant([term.encode("utf-8", "surrogateescape") for term in terms], tf.string)
-    return tf.strings.to_hash_bucket_fast(encoded, buckets).numpy()
-
-
-def table_sources(
-    old: TrainingState, new_features: Sequence[Mapping[str, Any]], new_terms: Mapping[str, Sequence[str]]
-) -> dict[str, np.ndarray]:
-    """`row_sources` for every vocabulary-indexed layer, by the layer's name."""
-    old_buckets = {feature["name"]: feature.get("oov_buckets", 0) for feature in old.features}
-    sources = {}
-    for feature in from_json(new_features):
-        if not feature.has_vocabulary:
-            continue
-        name, buckets = feature.name, old_buckets[feature.name]
-        rows = row_sources(
-            old.vocabularies[name],
-            buckets,
-            new_terms[name],
-            feature.oov_buckets,
-            functools.partial(hash_bucket, buckets=buckets),
-        )
-        sources[wide_table(name)] = sources[deep_table(name)] = rows
-    return sources
-
-
-def carry_over(
-    old: keras.Model,
-    old_optimizer: keras.optimizers.Optimizer,
-    new: keras.Model,
-    new_optimizer: keras.optimizers.Optimizer,
-    sources: Mapping[str, np.ndarray],
-    outputs: tuple[int, int] = (1, 1),
-) -> None:
-    """Copies every weight of a model and every variable of its optimizer into others of the same kind.
-
-    Classes that came since the champion are last; what belongs to them stays as it was initialised.
+def start(state: TrainingState, champion: Path | None, build: Build, settings: Mapping[str, Any]) -> Started:
+    """A fresh model, or one that starts where the champion's checkpoint ends.
 
     Args:
-        old, new: models whose variables have the same paths; tables may differ in rows.
-        old_optimizer, new_optimizer: built, of one kind.
-        sources: layer -> the old row of every new row, for each vocabulary-indexed layer.
-        outputs: how wide the outputs of the old and of the new model are.
+        state: what the new model knows: features, terms, classes, fit constants.
+        champion: the champion's checkpoint; None: a cold start.
+        build: makes the model and the optimizer of a state, built and seeded.
+        settings: the section `warm_start`.
 
     Raises:
-        RetrainError: the variables do not pair up, or a shape differs that no vocabulary explains.
+        RetrainError: there is no whole checkpoint, or what changed does not allow a warm start.
     """
-    tables = {f"{layer}/embeddings": rows for layer, rows in sources.items()}
-    weights = {weight.path.replace("/", "_"): weight.path for weight in new.trainable_weights}
+    if champion is None:
+        reason = "there is no champion" if settings["enabled"] else "warm_start.enabled is false"
+        return Started(*build(state), {"start": "cold", "reason": reason})
+    before = load_state(champion)
+    changes = check_compatible(before, state, settings["changed_model"])
+    if changes and settings["changed_model"] == "scratch":
+        return Started(*build(state), {"start": "scratch", "reason": "; ".join(changes)})
+    if _untold(before, state):
+        reason = f"{'; '.join(changes)}; which weights of your own model take what, nothing tells"
+        return Started(*build(state), {"start": "scratch", "reason": reason})
+    grown = before.label["classes"] != state.label["classes"]
+    heads = output_variables(state, build) if grown else []
+    model, optimizer = build(state)
+    old, old_optimizer = read(champion)
+    weights, slots = _named(model.weights), _named(optimizer.variables)
+    carry = plan(
+        before,
+        state,
+        {path: array.shape for path, array in old.items()},
+        {path: tuple(weight.shape) for path, weight in weights.items()},
+        heads,
+        settings["new_terms"],
+    )
+    for path, array in carry.weights(old, _arrays(weights)).items():
+        weights[path].assign(array)
+    same_optimizer = before.optimizer == state.optimizer
+    if same_optimizer:
+        for name, array in carry.slots(old_optimizer, _arrays(slots)).items():
+            slots[name].assign(array)
+    report = {
+        "start": "warm",
+        "reason": "; ".join(changes),
+        "carried": len(carry.moves),
+        "grown": _grown(before, state),
+        **_scales(before, state, carry),
+        "fresh": sorted(weights.keys() - carry.moves.keys()),
+        "dropped": sorted(old.keys() - carry.moves.keys()),
+        "slots": "carried" if same_optimizer else "fresh",
+    }
+    body = frozenset(_layers(model)) - {layer_of(path) for path in heads} if heads else frozenset()
+    return Started(model, optimizer, report, carry, body)
 
-    def rows_of_slot(path: str) -> np.ndarray | None:
-        # A slot is named after its weight and its kind; the name of one weight can begin another's.
-        slot = path.rsplit("/", maxsplit=1)[-1]
-        owner = max((name for name in weights if slot.startswith(f"{name}_")), key=len, default=None)
-        return None if owner is None else tables.get(weights[owner])
 
-    _copy(old.weights, new.weights, tables.get, outputs)
-    _copy(old_optimizer.variables, new_optimizer.variables, rows_of_slot, outputs)
+def _untold(before: TrainingState, state: TrainingState) -> bool:
+    """Whether a model of the user's own takes other features: which row is whose, only it knows."""
+    own = before.model["type"] == state.model["type"] == "custom"
+    return own and bool(feature_changes(before.features, state.features))
 
 
-def _copy(
-    old: Sequence[Any],
-    new: Sequence[Any],
-    rows_of: Callable[[str], np.ndarray | None],
-    outputs: tuple[int, int],
-) -> None:
-    paths = [[_NUMBER.sub("", variable.path) for variable in variables] for variables in (old, new)]
-    if paths[0] != paths[1]:
-        raise RetrainError(
-            "warm start: the champion's variables do not pair up with the new model's: "
-            f"{_difference(*paths)}. {WHAT_TO_DO}"
-        )
-    for source, target in zip(old, new, strict=True):
-        value, rows = np.asarray(source), rows_of(target.path)
-        if rows is not None:
-            value = value[rows]
-        if outputs[0] < outputs[1] and (value.shape[-1:], target.shape[-1:]) == (
-            (outputs[0],),
-            (outputs[1],),
-        ):
-            value = np.concatenate([value, np.asarray(target)[..., outputs[0] :]], axis=-1)
-        if tuple(value.shape) != tuple(target.shape):
+def _grown(before: TrainingState, state: TrainingState) -> dict[str, dict[str, int]]:
+    """Of each vocabulary, and of the label's classes: how many terms were kept, came and went."""
+    old = {**before.vocabularies, "label": before.label["classes"]}
+    new = {**state.vocabularies, "label": state.label["classes"]}
+    return {
+        name: {
+            "kept": len(known := set(old[name]) & set(new[name])),
+            "new": len(new[name]) - len(known),
+            "dropped": len(old[name]) - len(known),
+        }
+        for name in new
+        if name in old and (new[name] or old[name])
+    }
+
+
+def _scales(before: TrainingState, state: TrainingState, carry: Carry) -> dict[str, list[str]]:
+    """The features whose moments were folded into weights, and those whose champion's moments were kept."""
+    numbers = [f.name for f in feature_specs.from_json(state.features) if f.form in ("numeric", "tensor")]
+    folded = {name for fold in carry.folds.values() for name in fold.features}
+    alike = [name for name in numbers if _moments(before, name) == _moments(state, name)]
+    return {
+        "rescaled": [name for name in numbers if name in folded and name not in alike],
+        "kept_scale": [name for name in numbers if name not in folded and name in alike],
+    }
+
+
+def _moments(state: TrainingState, name: str) -> Any:
+    return state.fit["numeric"].get(name) or state.fit["tensor"].get(name)
+
+
+def output_variables(state: TrainingState, build: Build) -> list[str]:
+    """The paths of the variables with an axis of classes: those that one class more makes wider.
+
+    Args:
+        state: of a multiclass label.
+        build: as of `start`.
+    """
+    more = replace(state, label={**state.label, "classes": [*state.label["classes"], "one more"]})
+    one, wider = (
+        {path: tuple(weight.shape) for path, weight in _named(build(s)[0].weights).items()}
+        for s in (state, more)
+    )
+    return [path for path, shape in wider.items() if shape != one[path]]
+
+
+def frozen(model: keras.Model, patterns: Iterable[str]) -> frozenset[str]:
+    """The layers that patterns name.
+
+    Args:
+        model: whose layers they are.
+        patterns: layer names; * stands for anything.
+
+    Raises:
+        RetrainError: a pattern names none.
+    """
+    names, found = _layers(model), set()
+    for pattern in patterns:
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
             raise RetrainError(
-                f"warm start: {target.path} has shape {tuple(value.shape)} in the champion and "
-                f"{tuple(target.shape)} in the new model. {WHAT_TO_DO}"
+                f"warm_start.freeze: {pattern!r} names no layer of the model, expected some of "
+                f"{', '.join(names)}"
             )
-        target.assign(value)
+        found.update(matching)
+    return frozenset(found)
+
+
+def _layers(model: keras.Model) -> list[str]:
+    """Of the layers that have weights, in their order."""
+    return list(dict.fromkeys(layer_of(weight.path) for weight in model.weights))
 
 
 # Keras numbers variables without a name through the whole process; Nadam has one.
 _NUMBER = re.compile(r"(?<=^variable)_\d+$")
 
 
-def _difference(old: list[Any], new: list[Any]) -> str:
-    gone, come = [x for x in old if x not in new], [x for x in new if x not in old]
-    return f"only in the champion: {gone or 'nothing'}; only in the new one: {come or 'nothing'}"
+def _named(variables: Sequence[Any]) -> dict[str, Any]:
+    """Variables by path; of several with one path, which a user's own model may have, by their order."""
+    named: dict[str, Any] = {}
+    for variable in variables:
+        path = free = _NUMBER.sub("", variable.path)
+        number = 2
+        while free in named:
+            free, number = f"{path}#{number}", number + 1
+        named[free] = variable
+    return named
 
 
 def save(
     folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, state: TrainingState
 ) -> None:
-    """Writes the checkpoint that the next version starts from: weights, slots, step and `state`."""
+    """Writes the checkpoint that the next version starts from: weights, slots, step and `state`.
+
+    Variables are named by their paths, so that it can be read without the model that wrote it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tf.train.Checkpoint(model=model, optimizer=optimizer).write(str(folder / CHECKPOINT))
-    (folder / STATE_FILE).write_text(json.dumps(state.__dict__))
+    parts = {_MODEL: model.weights, _OPTIMIZER: optimizer.variables}
+    named = {f"{part}{path}": v for part, found in parts.items() for path, v in _named(found).items()}
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / CHECKPOINT),
+        tensor_names=list(named),
+        shape_and_slices=[""] * len(named),
+        tensors=[np.asarray(variable) for variable in named.values()],
+    )
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state)))
 
 
-def restore(folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Reads weights, BatchNorm statistics, slots and step.
+def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The weights, BatchNorm statistics too, and the optimizer's slots and step, by path.
 
     Raises:
-        RetrainError: there is no checkpoint, or it lacks one of them, or has more.
+        RetrainError: there is no checkpoint, or it is not whole.
     """
+    arrays: dict[str, dict[str, np.ndarray]] = {_MODEL: {}, _OPTIMIZER: {}}
     try:
-        status = tf.train.Checkpoint(model=model, optimizer=optimizer).read(str(folder / CHECKPOINT))
-        status.assert_consumed()
-        status.assert_existing_objects_matched()
-    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+        reader = tf.train.load_checkpoint(str(folder / CHECKPOINT))
+        for name in reader.get_variable_to_shape_map():
+            part = _MODEL if name.startswith(_MODEL) else _OPTIMIZER
+            arrays[part][name.removeprefix(part)] = reader.get_tensor(name)
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
         raise RetrainError(
             f"warm start: the champion's checkpoint in {folder} is not whole: "
             f"{str(error).strip().splitlines()[0][:200]}. Restore it, serve another version "
             "(`retrain promote VERSION`), or start afresh with `warm_start: {enabled: false}`"
         ) from error
+    return arrays[_MODEL], arrays[_OPTIMIZER]
+
+
+_MODEL, _OPTIMIZER = "model/", "optimizer/"
+
+
+def _arrays(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {path: np.asarray(variable) for path, variable in variables.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,7 +18,9 @@ from components.features import (
     LABEL_MEAN,
     LABEL_SCALE,
     NUMERIC,
+    NUMERIC_MEAN,
     NUMERIC_MISSING,
+    NUMERIC_SCALE,
     PARTS,
     RESERVED,
     Bucketized,
@@ -30,6 +32,9 @@ from components.features import (
     Tensor,
     Text,
     Timestamp,
+    boundaries_output,
+    mean_output,
+    scale_output,
 )
 from components.label import VOCABULARY, Label, LabelState
 from components.transform import timestamps
@@ -46,7 +51,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         inputs: raw columns by name, sparse, of shape [batch, values].
         custom_config: `features`, as `components.features.to_json` gives them; `label`, a
             `components.label.Label` as plain data; `label_state`, what a warm start goes on with (a
-            `LabelState` as plain data, or None); `module`, the user's own, or None.
+            `LabelState` as plain data, or None); `module`, the user's own, or None; `kept`: numeric and
+            tensor features whose `mean` and `scale` are given, and not fitted.
 
     Returns:
         What `components.features` and `Label` describe.
@@ -54,12 +60,17 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     Raises:
         RetrainError: the module's `preprocessing_fn` gives what it must not.
     """
-    features = feature_specs.from_json(custom_config["features"])
-    outputs = _numeric([f for f in features if f.form == "numeric"], inputs)
+    features, kept = feature_specs.from_json(custom_config["features"]), custom_config["kept"]
+    outputs = _numeric([f for f in features if f.form == "numeric"], inputs, kept)
     for feature in features:
         if feature.form != "numeric":
             columns = [inputs[column] for column in feature.columns]
-            outputs[feature.name] = _MAKERS[type(feature)](columns, feature)
+            if isinstance(feature, Tensor):
+                outputs |= _tensor(columns, feature, kept.get(feature.name))
+            elif isinstance(feature, Bucketized):
+                outputs |= _bucketized(columns, feature)
+            else:
+                outputs[feature.name] = _MAKERS[type(feature)](columns, feature)
     own = getattr(load_module(custom_config["module"]), "preprocessing_fn", None)
     if custom_config["module"] and own:
         outputs |= _checked(own(dict(inputs)), custom_config["module"], outputs)
@@ -85,8 +96,10 @@ def _checked(outputs: Any, module: str, taken: dict[str, Any]) -> dict[str, Any]
     return outputs
 
 
-def _numeric(features: Sequence[Numeric], inputs: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """All numeric columns at once: one analyzer and one graph instead of one a column."""
+def _numeric(
+    features: Sequence[Numeric], inputs: dict[str, Any], kept: Mapping[str, Any]
+) -> dict[str, tf.Tensor]:
+    """All numeric columns at once: one pass of analysis and one graph instead of one a column."""
     if not features:
         return {}
     values = tf.stack([_number(inputs[f.column]) for f in features], axis=1)
@@ -94,19 +107,52 @@ def _numeric(features: Sequence[Numeric], inputs: dict[str, Any]) -> dict[str, t
         logarithms = tf.math.log1p(tf.maximum(values, 0.0))
         # maximum(NaN, 0) is NaN, so what is missing stays missing.
         values = tf.where(tf.constant([[f.log for f in features]]), logarithms, values)
-    missing = tf.math.is_nan(values)
+    # Kept or fitted, column by column; 0 stands for fitted.
+    given = [kept.get(f.name, {"mean": 0.0, "scale": 0.0}) for f in features]
+    mean, scale = _moments(values)
+    known = tf.constant([fit["scale"] > 0 for fit in given])
+    mean = tf.where(known, tf.constant([fit["mean"] for fit in given]), mean)
+    scale = tf.where(known, tf.constant([fit["scale"] for fit in given]), scale)
     return {
-        NUMERIC: _no_nan(tft.scale_to_z_score(values, elementwise=True)),
-        NUMERIC_MISSING: tf.cast(missing, tf.float32),
+        NUMERIC: _standardized(values, mean, scale),
+        NUMERIC_MISSING: tf.cast(tf.math.is_nan(values), tf.float32),
+        NUMERIC_MEAN: _repeated(mean, values),
+        NUMERIC_SCALE: _repeated(scale, values),
     }
 
 
-def _bucketized(columns: list[Any], feature: Bucketized) -> tf.Tensor:
+def _moments(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and scale of each column, as `components.features.NUMERIC_SCALE` has them; float32 [columns]."""
+    there = tf.cast(tf.math.is_finite(values), tf.float32)
+    # TFT leaves what is not finite out of mean and variance, and gives NaN or 0 where nothing else is
+    # there. How much is there is a mean, too: of one more column a column.
+    mean, share = tf.split(tft.mean(tf.concat([values, there], axis=1), reduce_instance_dims=False), 2)
+    scale = tf.sqrt(tft.var(values, reduce_instance_dims=False))
+    scale = tf.where(scale > 0, scale, tf.ones_like(scale))
+    known = share > 0
+    return tf.where(known, mean, tf.zeros_like(mean)), tf.where(known, scale, tf.zeros_like(scale))
+
+
+def _standardized(values: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """z-scores; 0, which is the mean, where a value is missing, or where the column had none."""
+    nothing = tf.math.is_nan(values) | tf.equal(scale, 0.0)
+    return tf.where(nothing, tf.zeros_like(values), (values - mean) / scale)
+
+
+def _repeated(constant: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """[width] -> [batch, width]: a transform graph's outputs all have a batch."""
+    return tf.tile(constant[tf.newaxis], [tf.shape(values)[0], 1])
+
+
+def _bucketized(columns: list[Any], feature: Bucketized) -> dict[str, tf.Tensor]:
     value = _number(columns[0])
     missing = tf.math.is_nan(value)
     boundaries = tft.quantiles(tf.boolean_mask(value, ~missing), feature.buckets, epsilon=0.01)
     bucket = tft.apply_buckets(tf.where(missing, tf.zeros_like(value), value), boundaries)
-    return tf.where(missing, tf.constant(feature.buckets, tf.int64), bucket)
+    return {
+        feature.name: tf.where(missing, tf.constant(feature.buckets, tf.int64), bucket),
+        boundaries_output(feature.name): _repeated(boundaries[0], value),
+    }
 
 
 def _categorical(columns: list[Any], feature: Categorical) -> Any:
@@ -181,7 +227,7 @@ def _runs(columns: list[Any], feature: Text) -> tf.RaggedTensor:
     return tf.strings.ngrams(words, tuple(range(1, feature.ngrams + 1)), separator=" ")
 
 
-def _tensor(columns: list[Any], feature: Tensor) -> tf.Tensor:
+def _tensor(columns: list[Any], feature: Tensor, kept: Mapping[str, Any] | None) -> dict[str, tf.Tensor]:
     if feature.of:
         values = tf.stack([_number(column) for column in columns], axis=1)
     else:
@@ -189,19 +235,26 @@ def _tensor(columns: list[Any], feature: Tensor) -> tf.Tensor:
         shape = tf.stack([columns[0].dense_shape[0], tf.constant(feature.size, tf.int64)])
         numbers = tf.SparseTensor(column.indices, tf.cast(column.values, tf.float32), shape)
         values = tf.sparse.to_dense(numbers, default_value=math.nan)
-    scaled = _no_nan(tft.scale_to_z_score(tf.reshape(values, [-1, feature.size])))
-    return tf.reshape(scaled, [-1, *feature.shape])
+    values = tf.reshape(values, [-1, feature.size])
+    if kept and all(kept["scale"]):
+        mean, scale = tf.constant(kept["mean"], tf.float32), tf.constant(kept["scale"], tf.float32)
+    else:
+        # As one column: all its numbers are scaled alike.
+        mean, scale = (tf.tile(one, [feature.size]) for one in _moments(tf.reshape(values, [-1, 1])))
+    return {
+        feature.name: tf.reshape(_standardized(values, mean, scale), [-1, *feature.shape]),
+        mean_output(feature.name): _repeated(mean, values),
+        scale_output(feature.name): _repeated(scale, values),
+    }
 
 
 _MAKERS: dict[type, Callable[[list[Any], Any], Any]] = {
-    Bucketized: _bucketized,
     Categorical: _categorical,
     Hashed: _hashed,
     Identity: _identity,
     Cross: _cross,
     Timestamp: _timestamp,
     Text: _words,
-    Tensor: _tensor,
 }
 
 
@@ -241,12 +294,6 @@ def _label(
 def _number(column: tf.SparseTensor) -> tf.Tensor:
     """The first number of every row, float32 [batch], NaN where it is missing."""
     return _first_value(tf.cast(column, tf.float32), math.nan)
-
-
-def _no_nan(scaled: tf.Tensor) -> tf.Tensor:
-    # TFT leaves NaN out of mean and variance, and a column without any value has neither: whatever is
-    # in it later is NaN, too. 0 is the mean.
-    return tf.where(tf.math.is_nan(scaled), tf.zeros_like(scaled), scaled)
 
 
 def _text(column: tf.SparseTensor) -> tf.SparseTensor:

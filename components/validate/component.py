@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import text_format
@@ -15,7 +16,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.artifacts import Decision, Quarantine
 from components.errors import RetrainError
-from components.validate import logic
+from components.validate import logic, poison
 
 DECISION_FILE = "decision.json"
 _ANOMALIES_FILE = "SchemaDiff.pb"
@@ -51,6 +52,10 @@ class Executor(base_executor.BaseExecutor):
             os.path.join(artifact_utils.get_single_uri(input_dict["quarantine"]), "report.json")
         ) as file:
             report = json.load(file)
+        limits = json.loads(exec_properties["poisoning"])
+        released, reference = limits.pop("released"), limits.pop("reference")
+        spans = {int(span): counts for span, counts in report["per_span"].items()}
+        measures = poison.measure(spans, reference, **limits)
         decision = logic.decide(
             cold_start=bool(exec_properties["cold_start"]),
             forced=bool(exec_properties["forced"]),
@@ -59,12 +64,16 @@ class Executor(base_executor.BaseExecutor):
             problems=logic.problems(found, exec_properties["severity"]),
             drift=drift,
             rows={**report["rows_kept"], "quarantine": report["quarantined"]},
+            poison=measures,
+            quarantine=poison.guilty(measures, released),
         )
         output = artifact_utils.get_single_instance(output_dict["decision"])
         output.train = int(decision.action == "train")
         os.makedirs(output.uri, exist_ok=True)
         with open(os.path.join(output.uri, DECISION_FILE), "w") as file:
-            json.dump(decision.to_json(), file, indent=1)
+            # The labels are what the next span's are compared with.
+            labels = {str(span): counts["labels"] for span, counts in spans.items()}
+            json.dump(decision.to_json() | {"labels": labels}, file, indent=1)
 
 
 def _read(path: str) -> anomalies_pb2.Anomalies:
@@ -79,6 +88,7 @@ class DecideSpec(ComponentSpec):
         "on_drift": ExecutionParameter(type=int),
         "min_rows": ExecutionParameter(type=int),
         "severity": ExecutionParameter(type=str),
+        "poisoning": ExecutionParameter(type=str),
     }
     INPUTS = {
         "schema": ChannelParameter(type=standard_artifacts.Schema),
@@ -90,14 +100,14 @@ class DecideSpec(ComponentSpec):
 
 
 class Decide(base_component.BaseComponent):
-    """Anomalies, drift and row counts -> train, skip or refuse, with the reasons.
+    """Anomalies, drift, row counts, signs of poison -> train, skip, refuse or quarantine, with the reasons.
 
     Stock validators record and never stop a run; here is where the run stops. A cold start is an
     input of its own, because DistributionValidator approves whatever has no baseline.
 
     Args:
         schema: for the drift comparators.
-        quarantine: the ingest stage's report, for the row counts.
+        quarantine: the ingest stage's report, for the row counts, labels and duplicates.
         anomalies: ExampleValidator's.
         drift: DistributionValidator's, over the train split; none at a cold start.
         cold_start: there is no champion.
@@ -105,6 +115,10 @@ class Decide(base_component.BaseComponent):
         on_drift: drift is a reason to train.
         min_rows: new training examples that are a reason to train.
         severity: `warning` or `error`: anomalies from there on refuse the data.
+        max_label_shift, max_duplicates: of any one span; None: any (see `poison`).
+        reference_labels: how the labels of the newest span learned are distributed, as a `decision.json` says
+            it of its spans; None: nothing is learned, or it is not known.
+        released: spans that a person has released from quarantine.
 
     Outputs:
     - `decision`: a `Decision`.
@@ -127,9 +141,19 @@ class Decide(base_component.BaseComponent):
         min_rows: int,
         severity: str,
         drift: types.BaseChannel | None = None,
+        max_label_shift: float | None = None,
+        max_duplicates: float | None = None,
+        reference_labels: Mapping[str, Any] | None = None,
+        released: Sequence[int] = (),
     ) -> None:
         if severity not in ("warning", "error"):
             raise RetrainError(f"severity: got {severity!r}, expected one of warning, error")
+        poisoning = {
+            "max_label_shift": max_label_shift,
+            "max_duplicates": max_duplicates,
+            "reference": reference_labels,
+            "released": sorted(released),
+        }
         super().__init__(
             DecideSpec(
                 schema=schema,
@@ -141,6 +165,7 @@ class Decide(base_component.BaseComponent):
                 on_drift=int(on_drift),
                 min_rows=min_rows,
                 severity=severity,
+                poisoning=json.dumps(poisoning),
                 decision=types.Channel(type=Decision),
             )
         )

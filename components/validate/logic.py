@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-Action = Literal["train", "skip", "refuse"]
+from components.validate.poison import Measure
+
+Action = Literal["train", "skip", "refuse", "quarantine"]
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,31 @@ class Decision:
     """Whether to train, and why.
 
     Attributes:
-        action: `train`; `skip`: no reason to; `refuse`: the data must not be learned.
+        action: `train`; `skip`: no reason to; `refuse`: the data must not be learned; `quarantine`: some of
+            the spans must not.
         reasons: of the action, for a person.
         drift: of every feature that has a comparator.
         rows: `train` and `eval` examples, and rows in `quarantine`.
+        poison: what every span was measured by.
+        quarantine: span -> why it must not be learned.
     """
 
     action: Action
     reasons: list[str]
     drift: list[Drift] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
+    poison: list[Measure] = field(default_factory=list)
+    quarantine: dict[int, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        drift = [asdict(d) | {"drifted": d.drifted} for d in self.drift]
-        return {"action": self.action, "reasons": self.reasons, "drift": drift, "rows": self.rows}
+        return {
+            "action": self.action,
+            "reasons": self.reasons,
+            "drift": [asdict(d) | {"drifted": d.drifted} for d in self.drift],
+            "rows": self.rows,
+            "poison": [measure.to_json() for measure in self.poison],
+            "quarantine": {str(span): why for span, why in self.quarantine.items()},
+        }
 
 
 def comparators(schema: schema_pb2.Schema) -> dict[str, schema_pb2.FeatureComparator]:
@@ -118,6 +132,8 @@ def decide(
     problems: Sequence[str],
     drift: Sequence[Drift],
     rows: Mapping[str, int],
+    poison: Sequence[Measure] = (),
+    quarantine: Mapping[int, str] = MappingProxyType({}),
 ) -> Decision:
     """The decision over new data. Refuses before anything else; trains for any one reason.
 
@@ -129,15 +145,20 @@ def decide(
         problems: anomalies that must not be learned.
         drift: of every comparable feature.
         rows: `train`, `eval` and `quarantine` counts.
+        poison: what every span was measured by.
+        quarantine: span -> why it must not be learned.
     """
 
     def decision(action: Action, reasons: list[str]) -> Decision:
-        return Decision(action, reasons, list(drift), dict(rows))
+        return Decision(action, reasons, list(drift), dict(rows), list(poison), dict(quarantine))
 
     if problems:
         return decision("refuse", list(problems))
     if rows["train"] == 0:
         return decision("refuse", ["no training example in the new spans"])
+    if quarantine:
+        aside = [f"span {span} is set aside: {why}" for span, why in quarantine.items()]
+        return decision("quarantine", aside)
     reasons = []
     if cold_start:
         reasons.append("cold start: no version is served yet")

@@ -118,7 +118,9 @@ def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterat
     learner = Learner(deployment, log_to=terminal.log_to, **options)
     waiting = learner.waiting()
     for span, why in learner.left_out.items():
-        terminal.note(f"span {named.label([span])} is set aside: {why} (--retry learns it again)")
+        terminal.note(
+            f"span {named.label([span])} is set aside: {why} (--retry looks at it again, `retrain release` takes it as it is)"
+        )
     late = [span for span in learner.late() if span.span not in waiting]
     for line in late_lines(late, named):
         terminal.note(line)

@@ -12,11 +12,12 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from components.errors import RetrainError
-from components.evaluate.logic import METRICS
+from components.evaluate.logic import FORGETTING, METRICS
 from components.features import raw_columns
 from components.label import Label
 from components.models import AnyModel, Cnn, Custom, TwoTower, WideAndDeep
 from components.settings import Section
+from components.transform.policy import GraphPolicy
 from pipeline.config.problems import explain
 from pipeline.config.sections import (
     DEFAULT_GATES,
@@ -25,7 +26,6 @@ from pipeline.config.sections import (
     Engine,
     FilePath,
     Gates,
-    GraphPolicy,
     MetricGate,
     Poisoning,
     Preprocessing,
@@ -82,7 +82,7 @@ class Deployment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Deployment:
-        for check in (self._check_features, self._check_model, self._check_gates):
+        for check in (self._check_features, self._check_model, self._check_replay, self._check_gates):
             problem = check()
             if problem:
                 raise ValueError(problem)
@@ -116,8 +116,8 @@ class Deployment(Section):
         tensors = [name for name, feature in features.items() if feature.form == "tensor"]
         if isinstance(model, Cnn) and len(tensors) != 1:
             return f"model.type: got cnn for {len(tensors)} features of type tensor, expected exactly one"
-        if tensors and not isinstance(model, Cnn | Custom):
-            return f"model.type: got {model.type} for the tensor {tensors[0]!r}, expected cnn or custom"
+        if tensors and isinstance(model, TwoTower):
+            return f"model.type: got two_tower for the tensor {tensors[0]!r}, expected another type"
         if isinstance(model, TwoTower):
             named = {"user": model.user, "item": model.item}
             for tower, names in named.items():
@@ -131,6 +131,17 @@ class Deployment(Section):
                 return f"label.task: got {self.label.task} for a two_tower model, expected binary"
         return None
 
+    def _check_replay(self) -> str | None:
+        replay, label = self.replay, self.label
+        if replay.by and replay.scheme != "balanced":
+            return f"replay.by: got columns for the scheme {replay.scheme}, which only balanced has"
+        if replay.scheme == "balanced" and not replay.by and label.task == "regression":
+            return (
+                "replay.by: got none, expected columns to balance: the label of a regression has as many "
+                "values as examples"
+            )
+        return None
+
     def _check_gates(self) -> str | None:
         task = self.label.task
         for metric in self.gates.metrics:
@@ -141,11 +152,16 @@ class Deployment(Section):
                     f"{', '.join(options)}"
                 )
         judged, kept = self.gates.min_examples, self.replay.holdout_per_span
-        if kept < judged and any(gate.max_past_drop is not None for gate in self.gate_metrics.values()):
+        limits = {name for gate in self.gate_metrics.values() for name in gate.model_dump(exclude_none=True)}
+        idle = [name for name in FORGETTING if name in limits]
+        if kept < judged and idle:
             return (
                 f"replay.holdout_per_span: got {kept}, expected at least gates.min_examples, {judged}: "
-                "with fewer, max_past_drop would judge no past span"
+                f"with fewer, {idle[0]} would judge no past span"
             )
+        first, second = self.replay.ratio, self.gates.retry_ratio
+        if second is not None and second <= first:
+            return f"gates.retry_ratio: got {second:g}, expected more than replay.ratio, {first:g}"
         return None
 
     @property

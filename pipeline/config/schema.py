@@ -75,9 +75,11 @@ def contradictions(deployment: Deployment, schema: Any) -> list[str]:
             found += [f"{key}: {reason}" for reason in _unfit(feature, column)]
     for column in columns.known("preprocessing.columns", deployment.preprocessing.columns):
         columns.served("preprocessing.columns", column, deployment.label.name)
+    columns.known("replay.by", [name for name in deployment.replay.by if name != deployment.label.name])
     for i, names in enumerate(deployment.slices):
         columns.known(f"slices.{i}", names)
     found += _label_problems(deployment.label, columns)
+    found += _trusted_problems(deployment.poisoning.trusted, columns)
     if not found:  # what the recipe says of a column that is not there, is said above, and better
         try:
             make_recipe(complete_schema(deployment, schema), deployment.label.model_dump_json(), 0.5)
@@ -204,6 +206,27 @@ def _label_problems(label: Label, columns: _Columns) -> list[str]:
     return problems
 
 
+def _trusted_problems(expression: str | None, columns: _Columns) -> list[str]:
+    """What is wrong with `poisoning.trusted`; tried on columns without rows, it is checked for types, too."""
+    import pyarrow as pa
+
+    if expression is None:
+        return []
+    names = parse(expression).columns
+    known = columns.known("poisoning.trusted", sorted(names))
+    if len(known) < len(names):
+        return []  # said already
+    several = [column.name for column in known if _most_values(column) not in (1, None)]
+    if several:
+        return [f"poisoning.trusted: the schema allows {several[0]} several values, expected one a row"]
+    kinds = {"INT": pa.int64(), "FLOAT": pa.float64(), "BYTES": pa.string()}
+    try:
+        parse(expression).holds({column.name: pa.array([], kinds[_kind(column)]) for column in known})
+    except RetrainError as error:
+        return [f"poisoning.trusted: {error}"]
+    return []
+
+
 def _no_label(label: Label, column: Any) -> str:
     """Why a column cannot be the label of the task."""
     kind = _kind(column)
@@ -237,7 +260,8 @@ def complete_schema(deployment: Deployment, schema: Any) -> Any:
     Beside the columns it has the bookkeeping features and a computed label. What no request holds - those,
     and columns that only the label or the weight of an example is made of - is not in the environment
     SERVING. A multiclass label is text. And every column is parsed alike, as lists of varying length: a
-    `shape` would make another tensor of it, and becomes a `value_count`.
+    `shape` would make another tensor of it, and becomes a `value_count`. Integers that are a category are
+    called so, that TFDV counts their values, where this changes neither validation nor drift.
     """
     from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -264,6 +288,11 @@ def complete_schema(deployment: Deployment, schema: Any) -> Any:
     if label.task == "multiclass" and columns[label.name].type == schema_pb2.INT:
         columns[label.name].type = schema_pb2.BYTES
         columns[label.name].ClearField("int_domain")
+    for name in _counted(deployment):
+        column = columns[name]
+        compared = column.HasField("drift_comparator") or column.HasField("skew_comparator")
+        if column.type == schema_pb2.INT and not compared and column.WhichOneof("domain_info") is None:
+            column.int_domain.is_categorical = True
     label_only = set(parse(label.expression).columns if label.expression else ())
     label_only |= {label.example_weight} if label.example_weight else set()
     for name in {label.name, SPAN, EXAMPLE_ID} | (label_only - deployment.columns.keys()):
@@ -271,6 +300,14 @@ def complete_schema(deployment: Deployment, schema: Any) -> Any:
         if SERVING_ENVIRONMENT not in environments:
             environments.append(SERVING_ENVIRONMENT)
     return complete
+
+
+def _counted(deployment: Deployment) -> set[str]:
+    """The columns of vocabularies, but for those that are also read as numbers."""
+    specs = deployment.preprocessing.specs()
+    categories = {spec.column for spec in specs if isinstance(spec, Categorical)}
+    numbers = {c for spec in specs if isinstance(spec, Numeric | Bucketized | Tensor) for c in spec.columns}
+    return categories - numbers
 
 
 def write_schema(schema: Any, folder: Path) -> Path:

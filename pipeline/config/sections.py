@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from components.errors import RetrainError
 from components.features import AnyFeature, Feature
 from components.settings import Positive, Section, Share
 from pipeline.config.yaml_file import shown
@@ -210,7 +211,8 @@ class Replay(Section):
     )
     half_life: Annotated[float, Field(gt=0.0)] = Field(
         8.0,
-        description="Scheme `recency`: so many spans later, an example is half as likely to be kept.",
+        description="Scheme `recency`: so many spans later, an example is half as likely to be kept; of "
+        "spans that are dates, so many hours, days, months or years later.",
     )
     capacity: Positive = Field(20_000, description="Most training examples in the buffer.")
     ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
@@ -221,54 +223,24 @@ class Replay(Section):
     )
     holdout_capacity: Positive = Field(
         20_000,
-        description="Most held-out examples kept of all spans together; with many spans each keeps fewer.",
+        description="Most held-out examples kept of all spans together; with many spans each keeps fewer, "
+        "and with fewer than gates.min_examples it is not judged any more.",
     )
     seed: int = Field(0, ge=0, description="Seed of the sample; a buffer keeps the one that it began with.")
-
-
-class GraphPolicy(Section):
-    """When the transform graph is fitted anew; see components/transform/policy.py."""
-
-    policy: Literal["auto", "reuse", "refit"] = Field(
-        "auto",
-        description="The transform graph of a warm start: the champion's while it fits, always the "
-        "champion's, or always a new one.",
-    )
-    max_oov_increase: Share = Field(
-        0.02,
-        description="`auto`: fit anew where the share of values out of a vocabulary has risen by more than "
-        "this since the graph was fitted.",
-    )
-    max_out_of_range: Share = Field(
-        0.05,
-        description="`auto`: fit anew where a larger share of a number's values lies outside the range that "
-        "the graph was fitted on.",
-    )
-    max_mean_shift: Annotated[float, Field(gt=0.0)] = Field(
-        0.5,
-        description="`auto`: fit anew where a number's mean has moved by more than so many standard "
-        "deviations.",
-    )
-    max_scale_change: Annotated[float, Field(gt=1.0)] = Field(
-        2.0,
-        description="`auto`: fit anew where a number's standard deviation has grown or shrunk by more than "
-        "this factor.",
-    )
-    max_reuses: Positive | None = Field(
-        None, description="`auto`: fit anew after so many versions with the same graph in any case."
-    )
 
 
 class Poisoning(Section):
     """What a span must keep to before the buffer takes it in; see components/validate/poison.py."""
 
-    max_label_shift: Share | None = Field(
+    max_label_shift: Annotated[float, Field(gt=0.0)] | None = Field(
         None,
-        description="Largest change of any one class's share of the labels against the champion's newest "
-        "span; of a regression, of the mean, as a share of the standard deviation.",
+        description="Largest change of any one class's share of the labels against the newest span learned; "
+        "of a regression, of the mean, in standard deviations. Beyond it a span goes into quarantine.",
     )
     max_duplicates: Share | None = Field(
-        None, description="Largest share of rows that occur more than once in the new data."
+        None,
+        description="Largest share of a span's rows that repeat another one of it. Beyond it the span goes "
+        "into quarantine.",
     )
     max_influence: Annotated[float, Field(ge=0.0)] | None = Field(
         None,
@@ -277,9 +249,26 @@ class Poisoning(Section):
     )
     trusted: str | None = Field(
         None,
-        description="Rows whose labels are known to be good, such as \"source = 'audit'\": the influence is "
+        description="Rows whose labels are known to be good, such as \"source == 'audit'\": the influence is "
         "measured on the held-out ones of them, too.",
     )
+
+    @model_validator(mode="after")
+    def _trusted_is_used(self) -> Poisoning:
+        if self.trusted is None:
+            return self
+        if self.max_influence is None:
+            raise ValueError(
+                "trusted: got one without max_influence, and only the influence is measured on it; set "
+                "max_influence, or remove it"
+            )
+        from components.expression import parse
+
+        try:
+            parse(self.trusted)
+        except RetrainError as error:
+            raise ValueError(f"trusted: {error}") from None
+        return self
 
 
 class Shadow(Section):

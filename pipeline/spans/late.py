@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,6 +144,7 @@ def find_late(
     on_disk: Mapping[int, Sequence[Path]],
     champion: Version | None,
     versions: Sequence[Version],
+    after: Collection[int],
 ) -> list[Late]:
     """Every late span, ascending.
 
@@ -155,12 +156,12 @@ def find_late(
         on_disk: the spans and their files.
         champion: the served version.
         versions: all versions.
+        after: the spans that came when later ones had been learned, as `plan.pending` finds them.
     """
     root, memory = deployment.data.path, _memory(deployment)
     known = plan.learned(versions, champion)
     learners = {version.number: version for version in known.values()}
     records = {number: learned_files(version) for number, version in learners.items()}
-    after = set(plan.pending(on_disk, champion, versions, retry=False, until=None).late)
     found = []
     for span, files in on_disk.items():
         if not files:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from components.errors import RetrainError
 from components.promote.registry import Version, lineage
+
+_NEVER = {"when": -math.inf}
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,16 @@ def pending(
     versions: Sequence[Version],
     retry: bool,
     until: int | None,
+    quarantined: Mapping[int, str] = MappingProxyType({}),
+    released: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+    second_attempts: bool = False,
 ) -> Pending:
     """The spans that the champion's line has not learned, sorted by what is to become of them.
 
     A span is set aside when a version that learned it was rejected by the gate or rolled back:
     learning it again with the same data would end in the same place, and bring back what was rolled
-    back. A span that nobody learned is late when the champion's watermark has passed it.
+    back. It is set aside, too, when it is in quarantine. A person who releases a span takes back whatever had
+    set it aside until then. A span that nobody learned is late when the champion's watermark has passed it.
 
     Args:
         spans: what is on disk.
@@ -49,22 +58,53 @@ def pending(
         versions: all versions.
         retry: learn what was set aside, too.
         until: the last span to learn.
+        quarantined: span -> why it looks poisoned, as the registry tells it.
+        released: span -> `when` a person released it, as the registry tells it.
+        second_attempts: what was rejected for forgetting alone is tried once more.
     """
     watermark = champion.watermark if champion else -1
-    reasons: dict[int, str] = {}
+    reasons = dict(quarantined)
     for version in versions:
-        why = version.set_aside or (
-            "" if version.blessed else f"version {version.number} was rejected by the gate"
-        )
+        why = version.set_aside or _rejection(version)
+        if second_attempts and not version.set_aside and _half_done(version, champion, versions):
+            why = ""
         if why:
-            reasons |= dict.fromkeys(version.spans, why)
+            since = (span for span in version.spans if version.created > released.get(span, _NEVER)["when"])
+            reasons |= dict.fromkeys(since, why)
     known = learned(versions, champion)
     unknown = [span for span in sorted(spans) if span not in known and (until is None or span <= until)]
-    late = tuple(span for span in unknown if span <= watermark and span not in reasons)
+    looked_at = reasons.keys() | released.keys()
+    late = tuple(span for span in unknown if span <= watermark and span not in looked_at)
     left_out = {} if retry else {span: reasons[span] for span in unknown if span in reasons}
     return Pending(
         tuple(span for span in unknown if span not in left_out and span not in late), left_out, late
     )
+
+
+def _rejection(version: Version) -> str:
+    """Why the gate keeps others from learning what a version learned; a shadow learned nothing new."""
+    if version.blessed or version.kind == "shadow":
+        return ""
+    reasons = version.record.get("gate", {}).get("reasons", [])
+    # That the data harms what is known says most of the data.
+    reasons = [why for why in reasons if "max_influence" in why] or reasons
+    return f"version {version.number} was rejected by the gate" + (f": {reasons[0]}" if reasons else "")
+
+
+def _half_done(version: Version, champion: Version | None, versions: Sequence[Version]) -> bool:
+    """Whether a second attempt was to follow a rejected version, and its process was killed before."""
+    if not _only_forgot(version) or version.parent != (champion.number if champion else None):
+        return False
+    return not any(
+        (other.parent, other.spans, other.fingerprint) == (version.parent, version.spans, version.fingerprint)
+        and other.record.get("attempt", {}).get("number") == 2
+        for other in versions
+    )
+
+
+def _only_forgot(version: Version) -> bool:
+    first = version.record.get("attempt", {}).get("number") == 1
+    return first and bool(version.record.get("gate", {}).get("only_forgetting"))
 
 
 def asked_for(

@@ -1,6 +1,7 @@
 """`make bench`: every benchmark, one after the other; each writes bench/NAME.json.
 
-`python -m tests.bench prequential` runs one.
+`python -m tests.bench prequential` runs one. The tables of continual learning, which take hours, are
+`make bench-learning`'s: tests/bench/learning.
 """
 
 import json

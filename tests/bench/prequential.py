@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench.scores import binary, predictions
+
 CONFIG = "configs/taxi.yaml"
 
 
@@ -55,19 +57,8 @@ def _retrain(*args: Any) -> str:
 
 
 def _auc(model: Path, span: Path) -> float:
-    import tensorflow as tf
-    from sklearn.metrics import roc_auc_score
-
-    from pipeline.request_rows import Input, RowsFile
-
-    raw = tf.saved_model.load(str(model)).signatures["serving_raw"]
-    specs = raw.structured_input_signature[1]
-    kinds = {tf.int64: "INT", tf.float32: "FLOAT", tf.string: "BYTES"}
-    inputs = {n: Input(n, kinds[s.dtype], s.shape.rank == 2) for n, s in specs.items()}
     (file,) = span.glob("*.csv")
-    parts = [request.inputs for request in RowsFile(file, list(inputs)).requests(inputs)]
-    columns = {n: tf.concat([tf.constant(p[n], s.dtype) for p in parts], 0) for n, s in specs.items()}
-    return float(roc_auc_score(_labels(span), raw(**columns)["predictions"].numpy()))
+    return float(binary(_labels(span), predictions(model, file))["auc"])
 
 
 def _labels(span: Path) -> np.ndarray:

@@ -157,6 +157,7 @@ def fit(
         "label": label.model_dump(),
         "label_state": None,
         "module": None,
+        "kept": {},
         **config,
     }
     decoder = ExamplesToRecordBatchDecoder(schema.SerializeToString())

@@ -35,6 +35,8 @@ COLUMNS = {
         ("n", [1, 0, 2, None]),
         ("`n` > (0)", [1, 0, 1, None]),
         ("word == '`n`'", [0, 0, None, 0]),
+        ("word = 'a' or n=2", [1, 0, 1, None]),  # as in SQL
+        ("word != '=' and n >= 1 and n <= 1", [1, 0, 0, None]),
         ("tips\n> 2", [1, 0, None, 1]),
     ],
 )
@@ -42,6 +44,13 @@ def test_value_of_every_row(text, expected):
     result = parse(text).evaluate(COLUMNS)
     assert result.to_pylist() == expected
     assert result.type == (pa.float64() if any(isinstance(v, float) for v in expected) else pa.int64())
+
+
+def test_a_condition_does_not_hold_where_a_value_is_missing():
+    assert parse("word != 'a'").holds(COLUMNS).to_pylist() == [False, True, False, True]
+    for text in ("n", "fare - tips", "word"):
+        with pytest.raises(RetrainError, match=r"expected is a condition: compare it with a value, as in"):
+            parse(text).holds(COLUMNS)
 
 
 def test_columns_come_in_order_of_first_use_and_once():
@@ -83,7 +92,8 @@ def test_what_is_not_allowed_is_quoted(text, piece):
     [
         ("", "cannot be read"),
         ("tips >", "cannot be read"),
-        ("tips = 3", "cannot be read"),
+        ("tips == = 3", "cannot be read"),
+        ("tips := 3", "cannot be read"),
         ("class == 'UP'", "`backticks`"),
         ("tips > ``", "empty"),
         ("1 > 2", "names no column"),
@@ -94,7 +104,7 @@ def test_what_is_not_allowed_is_quoted(text, piece):
     ],
 )
 def test_what_is_no_expression(text, fact):
-    with pytest.raises(RetrainError, match="label expression") as error:
+    with pytest.raises(RetrainError, match="expression") as error:
         parse(text)
     assert fact in str(error.value)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatisticsList
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import channel_utils, standard_artifacts
 from tfx.types.artifact import Artifact
@@ -26,6 +27,9 @@ from components.promote.registry import Registry, Version
 from components.push.component import Push
 from components.replay.component import Replay
 from components.replay.forget import Forget
+from components.replay.logic import Scheme
+from components.replay.logits import Remember
+from components.transform.component import Transform, definition
 from components.validate.component import Decide
 
 BEAM = [
@@ -141,6 +145,12 @@ class Material:
             },
             input_signature=[tf.TensorSpec([None], tf.string, name="examples")],
         )
+        module.logits = tf.function(
+            lambda examples: tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([1], tf.float32)})[
+                "x"
+            ],
+            input_signature=[tf.TensorSpec([None], tf.string, name="examples")],
+        )
         module.by_column = tf.function(
             lambda x: {"predictions": tf.sigmoid(x)},
             input_signature=[tf.TensorSpec([None], tf.float32, name="x")],
@@ -211,14 +221,54 @@ def decide(folder: Path, material: Material) -> dict[str, Any]:
         "on_drift": True,
         "min_rows": 1,
         "severity": "error",
+        "max_label_shift": 0.1,
+        "max_duplicates": 0.1,
+        "reference_labels": {"rows": 10, "classes": {"0": 5, "1": 5}},
+        "released": [1],
     }
 
 
-REPLAY: dict[str, Any] = {"capacity": 50, "holdout_per_span": 20, "seed": 7}
+REPLAY: dict[str, Any] = {"capacity": 50, "holdout_per_span": 20, "holdout_capacity": 30, "seed": 7}
 
 
 def replay(folder: Path, material: Material) -> dict[str, Any]:
-    return {"examples": material.examples, "base_buffer": material.buffer, **REPLAY}
+    return {
+        "examples": material.examples,
+        "base_buffer": material.buffer,
+        "schema": material.schema,
+        "scheme": Scheme("balanced", ("word",)),
+        **REPLAY,
+    }
+
+
+def transform(folder: Path, material: Material) -> dict[str, Any]:
+    """With a champion's graph that is used again: one that is fitted is never quite the same."""
+    statistics = artifact(
+        standard_artifacts.ExampleStatistics,
+        folder / "statistics",
+        {"Split-train/FeatureStats.pb": DatasetFeatureStatisticsList(datasets=[{}]).SerializeToString()},
+    )
+    statistics.split_names = '["train"]'
+    arguments = {
+        "examples": material.examples,
+        "schema": material.schema,
+        "statistics": statistics,
+        "features": [],
+        "label": Label(name="big").model_dump(),
+        "label_state": None,
+        "module": None,
+        "kept": {},
+        "policy": {"policy": "reuse"},
+    }
+    config = json.loads(make(Transform, arguments).exec_properties["custom_config"])
+    fit = {"definition": definition(config, material.schema.uri), "numbers": {}, "oov": {}}
+    files = {
+        "fit.json": json.dumps(fit),
+        "policy.json": json.dumps({"reuses": 2}),
+        "transform_fn/saved_model.pb": b"graph",
+    }
+    base = artifact(standard_artifacts.TransformGraph, folder / "base_graph", files)
+    return {**arguments, "base_graph": base}
 
 
 def gate(folder: Path, material: Material) -> dict[str, Any]:
@@ -232,6 +282,10 @@ def gate(folder: Path, material: Material) -> dict[str, Any]:
         "min_examples": 10,
         "baseline": False,
         "columns": ["x"],
+        "task": "binary",
+        "base_record": artifact(
+            RegisteredVersion, folder / "record", {"record.json": json.dumps({"verdict": {}})}
+        ),
     }
 
 
@@ -308,21 +362,50 @@ CASES = {
     "replay": Case(
         Replay,
         replay,
-        reads=("examples", "base_buffer"),
-        wrong=(({"capacity": 0}, "capacity: got 0"), ({"holdout_per_span": 0}, "holdout_per_span: got 0")),
+        reads=("examples", "base_buffer", "schema"),
+        wrong=(
+            ({"capacity": 0}, "capacity: got 0"),
+            ({"holdout_per_span": 0}, "holdout_per_span: got 0"),
+            ({"holdout_capacity": 0}, "holdout_capacity: got 0"),
+            ({"schema": None}, "schema: got none, required for the columns word"),
+        ),
         last=("buffer", "sample.json"),
     ),
     "forget": Case(
         Forget,
-        lambda _, material: {"base_buffer": material.buffer, "spans": [1]},
-        reads=("base_buffer",),
-        wrong=(({"spans": []}, "spans: got none"),),
+        lambda _, material: {
+            "base_buffer": material.buffer,
+            "schema": material.schema,
+            "where": "word = 'b'",
+            "reason": "they asked",
+        },
+        reads=("base_buffer", "schema"),
+        wrong=(
+            ({"where": ""}, "spans: got none, where: got none"),
+            ({"spans": [1]}, "spans: got [1], where: got word = 'b'"),
+            ({"where": "word ="}, "expression 'word =' cannot be read"),
+            ({"schema": None}, "schema: got none"),
+        ),
         last=("buffer", "sample.json"),
+    ),
+    "transform": Case(
+        Transform,
+        transform,
+        reads=("schema", "statistics", "base_graph"),
+        wrong=(({"policy": {"policy": "keep"}}, "policy"), ({"module": "no.such"}, "there is no module")),
+        last=("transform_graph", "policy.json"),
+    ),
+    "remember": Case(
+        Remember,
+        lambda _, material: {"buffer": material.buffer, "model": material.model},
+        reads=("buffer", "model"),
+        wrong=(),
+        last=("remembered", "sample.json"),
     ),
     "gate": Case(
         Gate,
         gate,
-        reads=("evaluation", "model", "examples"),
+        reads=("evaluation", "model", "examples", "base_record"),
         wrong=(
             ({"gates": {"auk": {}}}, "gates: got 'auk', expected one of auc"),
             ({"gates": {"auc": {"min": 0.5}}}, "gates.auc: got 'min', expected one of min_value"),
@@ -342,7 +425,7 @@ CASES = {
             "decision",
             "blessing",
         ),
-        wrong=(({"files": {}}, "files: got none"),),
+        wrong=(({"files": {}}, "files: got none"), ({"kind": "copy"}, "kind: got 'copy', expected")),
         state=registered_versions,
         last=("version", "record.json"),
     ),

@@ -132,4 +132,5 @@ def test_registering_twice_makes_one_version(material, tmp_path):
     arguments = case.arguments(tmp_path, material)
     numbers = [execute(case.component, arguments, tmp_path / run)["version"].version for run in "ab"]
     assert numbers == [1, 1]
-    assert case.state(arguments) == (None, [(1, material.model.uri, 0)])
+    key = f"{material.model.uri} {material.buffer.uri}"
+    assert case.state(arguments) == (None, [(1, key, 0)])

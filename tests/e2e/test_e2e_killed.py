@@ -44,5 +44,5 @@ def test_the_same_command_finishes_the_work_once(tmp_path_factory: pytest.TempPa
     assert deployment.served_by_folder() == [2]
     assert deployment.status()["pending"] == []
     rows = versions[1]["record"]["rows"]["train"] + versions[2]["record"]["rows"]["train"]
-    assert deployment.sample(versions[2])["train"]["0"]["seen"] == rows
+    assert sum(deployment.sample(versions[2])["spans"].values()) == rows
     assert deployment.run().out == ""

@@ -150,3 +150,20 @@ def test_a_typo_in_the_yaml(
     assert "Traceback" not in result.err
     for word in [str(deployment.config), *said]:
         assert word in result.err, result.err
+
+
+# The last one: it leaves span 1 released.
+def test_a_file_that_was_delivered_twice_is_set_aside_until_it_is_released(
+    deployment: Deployment, span: Path
+) -> None:
+    span.with_name("again.csv").write_bytes(span.read_bytes())
+    deployment.configure(poisoning={"max_duplicates": 0.1})
+    done = deployment.run()
+    assert done.code == 0, done.err
+    (line,) = done.lines
+    assert (line["decision"], line["version"]) == ("quarantine", None)
+    status = deployment.status()
+    assert status["pending"] == [] and "50.0% of its rows repeat another" in status["set_aside"]["1"]
+    released = retrain("release", deployment.config, "1", "--reason", "they are two sensors", "--json")
+    assert released.code == 0, released.err
+    assert deployment.status()["pending"] == [1]

@@ -155,6 +155,9 @@ class Shop:
                 _check("max_past_drop", "span=1", 0.91, 0.895, 0.05, True),
             ]
             drift = [_drift("word", 0.25), _drift("n", 0.05), _drift("x", None)]
+        worst = {"slice": "span=1", "best": 0.91, "now": 0.895, "drop": 0.015}
+        kept = {"bwt": -0.002, "forgetting": 0.015, "worst": worst, "spans": 1}
+        nothing = {"bwt": None, "forgetting": None, "worst": None, "spans": 0}
         metrics = {name: {"auc": auc, "example_count": 300.0} for name in ("overall", new, "span=1")}
         decision = {
             "action": "train",
@@ -168,6 +171,12 @@ class Shop:
             "checks": checks,
             "candidate": metrics,
             "champion": None if parent is None else {name: {"auc": 0.88} for name in metrics},
+            "only_forgetting": False,
+            "retention": {
+                name: {"auc": {"learned": 0.897, "before": None, "best": 0.91, "now": value}}
+                for name, value in ((new, auc), ("span=1", 0.895))
+            },
+            "learning": {"auc": {"acc": 0.9, "fwt": None, **(nothing if parent is None else kept)}},
         }
         return decision, verdict
 

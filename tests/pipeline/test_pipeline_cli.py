@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,9 @@ def test_status_tells_what_is_set_aside_and_why(line: Any, retrain: Retrain) -> 
     retrain("promote", line.config, 1)
     (status,) = lines(retrain("status", line.config, "--json").out)
     assert status["pending"] == [2, 3, 5, 6, 7]
-    assert status["set_aside"] == {"4": "version 3 was rejected by the gate"}
-    assert "span 4: version 3 was rejected by the gate" in retrain("status", line.config).out
+    why = "version 3 was rejected by the gate: auc on span=4 went from 0.880 to 0.810"
+    assert status["set_aside"] == {"4": why}
+    assert f"span 4: {why}" in " ".join(retrain("status", line.config).out.split())
 
 
 def test_status_without_the_data_still_tells_what_is_served(
@@ -205,16 +207,16 @@ def test_history_is_a_table_that_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     title, header, *rows = retrain("history", line.config).out.splitlines()
     assert title == "versions of shop"
-    assert re.fullmatch(r"ver +spans +from +state +auc, new span +worst past +drift +made *", header)
+    assert re.fullmatch(r"ver +spans +from +state +auc, new span +worst past +bwt +made *", header)
     assert all(len(row) <= columns for row in [header, *rows[:4]])
-    made = r"20\d\d-\d\d-\d\d *"
+    made, bwt = r"20\d\d-\d\d-\d\d *", r"-0\.002"
     for row, expected in zip(
         rows,
         [
             rf"1 +1 +- +blessed +0\.900 +- +- +{made}",
-            rf"2 +2-3 +1 +served +0\.880 -> 0\.900 +1: -0\.015 +1 of 3 +{made}",
-            rf"3 +4 +2 +rejected +0\.880 -> 0\.810 +1: -0\.015 +1 of 3 +{made}",
-            rf"4 +5 +2 +rolled back +0\.880 -> 0\.900 +1: -0\.015 +1 of 3 +{made}",
+            rf"2 +2-3 +1 +served +0\.880 -> 0\.900 +1: -0\.015 +{bwt} +{made}",
+            rf"3 +4 +2 +rejected +0\.880 -> 0\.810 +1: -0\.015 +{bwt} +{made}",
+            rf"4 +5 +2 +rolled back +0\.880 -> 0\.900 +1: -0\.015 +{bwt} +{made}",
             r" *",
             r"version 3: rejected: auc on span=4 went from 0\.880 to 0\.810",
             r"version 4: was rolled back on [-0-9]+ [:0-9]+: bad tips",
@@ -222,6 +224,26 @@ def test_history_is_a_table_that_fits_the_terminal(
         strict=True,
     ):
         assert re.fullmatch(expected, row), row
+
+
+def test_history_and_show_of_shadows_and_versions_without_spans(line: Any, retrain: Retrain) -> None:
+    served = line.registry.get(4)
+    model = str(Path(served.uris["model"], "Format-Serving"))
+    forgets = replace(served, key="forgets", kind="forget", spans=(), parent=4)
+    shadow = replace(served, key="shadow", kind="shadow", spans=(1, 2, 3, 5), parent=4, blessed=False)
+    for version in (forgets, shadow):
+        line.made.append(line.registry.register(version, model, {}))
+    line.registry.make_shadow(6)
+    result = retrain("history", line.config)
+    assert re.search(r"^5 +- +4 +blessed +- ", result.out, re.M)
+    assert re.search(r"^6 +1, 2, 3, 5 +4 +shadow +0\.880 -> 0\.900", result.out, re.M)
+    told = "shadow: version 6, from scratch on span 1, 2, 3, 5, against version 4: auc 0.9 against 0.88"
+    assert told in " ".join(result.out.split())
+    assert lines(retrain("history", line.config, "--json").out)[5]["debt"]["champion"] == 4
+    (status,) = lines(retrain("status", line.config, "--json").out)
+    assert (status["served"], status["shadow"]) == (4, 6) and 5 not in status["set_aside"]
+    assert "version 6, held against version 4" in retrain("status", line.config).out
+    assert retrain("show", line.config, 5).code == retrain("show", line.config, 6).code == 0
 
 
 def test_a_version_that_is_served_again_is_no_longer_called_rolled_back(line: Any, retrain: Retrain) -> None:
@@ -271,6 +293,22 @@ def test_show_tells_everything_of_a_version(
     assert re.search(r"^auc +span=4 +0\.810 +min_value 0\.6 +300 +passed", text, re.M)
     assert re.search(r"^word +linf +0\.250 +0\.1 +yes", text, re.M)
     assert re.search(r"^x +not comparable +\? +0\.1 *$", text, re.M)
+    kept = r"acc 0\.9, bwt -0\.002, forgetting 0\.015 \(worst: span 1, 0\.015\)"
+    assert re.search(rf"^auc kept +{kept}", text, re.M)
+
+
+def test_show_tells_the_matrix_of_the_versions_line(unchanged: Any, retrain: Retrain) -> None:
+    (data,) = lines(retrain("show", unchanged.config, 4, "--json").out)
+    rows = {"1": {"1": 0.895}, "2": {"1": 0.895, "3": 0.9}, "4": {"1": 0.895, "5": 0.9}}
+    assert data["matrix"] == {"auc": rows}  # version 3 was rejected: it is no part of the line
+    text = retrain("show", unchanged.config, 4).out
+    title = text.index("auc on each span, after each version")
+    assert [line.split() for line in text[title:].splitlines()[1:5]] == [
+        ["ver", "1", "3", "5"],
+        ["1", "0.895"],
+        ["2", "0.895", "0.900"],
+        ["4", "0.895", "0.900"],
+    ]
 
 
 def test_show_makes_do_with_the_registry_where_the_record_is_gone(line: Any, retrain: Retrain) -> None:

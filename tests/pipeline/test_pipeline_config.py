@@ -251,9 +251,7 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
             assert first == f"{tmp_path}/shop.yaml is not a valid deployment:"
             assert any(line.startswith(f"  {dotted(place.keys)}") for line in found)
             for line in found:
-                assert any(
-                    word in line for word in (": got ", ": missing", ": unknown key", ": label expression")
-                )
+                assert any(word in line for word in (": got ", ": missing", ": unknown key", ": expression"))
             for jargon in (
                 "nput should",
                 "hould have",
@@ -481,6 +479,17 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
             "max_past_drop would judge no past span",
         ),
         (
+            ("gates", "retry_ratio"),
+            0.5,
+            "gates.retry_ratio: got 0.5, expected more than replay.ratio, 0.5",
+        ),
+        (
+            ("poisoning", "trusted"),
+            "company == 'audit'",
+            "poisoning.trusted: got one without max_influence, and only the influence is measured on it; set "
+            "max_influence, or remove it",
+        ),
+        (
             ("serving", "grpc_port"),
             8501,
             "serving.grpc_port: got 8501, expected another port than rest_port's",
@@ -534,8 +543,8 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
         ),
         (
             ("model",),
-            {"type": "mlp"},
-            "model.type: got mlp for the tensor 'map', expected cnn or custom",
+            {"type": "two_tower", "user": ["fare"], "item": ["company"]},
+            "model.type: got two_tower for the tensor 'map', expected another type",
         ),
         (
             ("model",),
@@ -636,8 +645,16 @@ def test_a_label_expression_that_does_not_parse_says_what_is_allowed(
     problems: Callable[[Any], list[str]],
 ) -> None:
     (problem,) = problems(changed(("label", "expression"), "tips > max(fare)"))
+    assert problem.startswith("label.expression: expression 'tips > max(fare)': 'max(fare)' is not allowed; ")
+
+
+def test_a_condition_of_trusted_rows_that_does_not_parse_says_what_is_allowed(
+    problems: Callable[[Any], list[str]],
+) -> None:
+    content = changed(("poisoning",), {"max_influence": 0.1, "trusted": "max(fare)"})
+    (problem,) = problems(content)
     assert problem.startswith(
-        "label.expression: label expression 'tips > max(fare)': 'max(fare)' is not allowed; "
+        "poisoning.trusted: expression 'max(fare)': 'max(fare)' is not allowed; allowed are"
     )
 
 

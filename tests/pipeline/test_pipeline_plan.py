@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from components.errors import RetrainError
 from components.promote.registry import Version, lineage
 from pipeline.config.sections import Data
-from pipeline.learn import Learner, Outcome
+from pipeline.learn import Learner
+from pipeline.outcome import Outcome
 from pipeline.spans.find import find_spans
 from pipeline.spans.late import digest, identify
 from pipeline.spans.plan import Pending, asked_for, learned, next_run, pending, watermark
@@ -73,6 +75,28 @@ def test_what_was_rolled_back_is_set_aside_until_asked_for() -> None:
     found = pending([1, 2, 3], COLD, [COLD, left], retry=False, until=None)
     assert found == Pending((3,), {2: "version 2 was rolled back on Monday: bad tips"})
     assert pending([1, 2, 3], COLD, [COLD, left], retry=True, until=None).spans == (2, 3)
+
+
+def test_what_is_in_quarantine_is_set_aside_until_asked_for() -> None:
+    def found(retry: bool = False) -> Pending:
+        return pending([1, 2, 3, 4], third, [COLD, third], retry, None, {1: "old", 2: "in quarantine: odd"})
+
+    third = version(2, 3, parent=1)
+    assert found() == Pending((4,), {2: "in quarantine: odd"})  # not late, and 1 was learned all the same
+    assert found(retry=True).spans == (2, 4)
+
+
+def test_a_release_takes_back_what_set_a_span_aside_before_it() -> None:
+    rejected = replace(version(2, 2, parent=1, blessed=False), created=10.0)
+    third = version(3, 3, parent=1)
+
+    def found(released: float) -> Pending:
+        return pending(
+            [1, 2, 3], third, [COLD, rejected, third], False, None, released={2: {"when": released}}
+        )
+
+    assert found(11.0) == Pending((2,), {})  # although the watermark has passed it
+    assert found(9.0) == Pending((), {2: "version 2 was rejected by the gate"})
 
 
 def test_an_ancestor_of_what_is_served_sets_nothing_aside() -> None:
@@ -162,6 +186,49 @@ def test_a_run_takes_what_was_skipped_and_one_more(waiting: list[int], skipped: 
     assert list(next_run(waiting, skipped, together=True)) == waiting
 
 
+FORGOT = {"gate": {"only_forgetting": True, "reasons": ["auc on span=1 fell"]}}
+FIRST, SECOND = (FORGOT | {"attempt": {"number": number}} for number in (1, 2))
+
+
+def aside(champion: Version, versions: list[Version], second_attempts: bool = True) -> Mapping[int, str]:
+    found = pending([1, 2], champion, versions, retry=False, until=None, second_attempts=second_attempts)
+    assert set(found.spans) | set(found.set_aside) == {2}
+    return found.set_aside
+
+
+def test_what_only_forgot_waits_for_its_second_attempt() -> None:
+    first = replace(version(2, 2, parent=1, blessed=False), record=FIRST)
+    second = replace(version(3, 2, parent=1, blessed=False), record=SECOND)
+    assert aside(COLD, [COLD, first]) == {}  # killed between the two
+    assert aside(COLD, [COLD, first, second]) == {2: "version 3 was rejected by the gate: auc on span=1 fell"}
+    # Another one's second attempt: of other files, of other spans, from another version.
+    for other in (replace(second, fingerprint="b"), replace(second, spans=(2, 3)), replace(second, parent=9)):
+        assert "version 2" not in aside(COLD, [COLD, first, other]).values()
+        assert 2 not in aside(COLD, [COLD, first, replace(other, blessed=True)])
+
+
+def test_a_second_attempt_is_only_for_what_it_may_help() -> None:
+    first = replace(version(2, 2, parent=1, blessed=False), record=FIRST)
+    why = {2: "version 2 was rejected by the gate: auc on span=1 fell"}
+    assert aside(COLD, [COLD, first], second_attempts=False) == why
+    assert aside(COLD, [COLD, replace(first, record=FORGOT)]) == why  # made when none was configured
+    assert aside(COLD, [COLD, replace(first, parent=9)]) == why  # the champion has moved on
+    worse = FIRST | {"gate": FORGOT["gate"] | {"only_forgetting": False}}
+    assert aside(COLD, [COLD, replace(first, record=worse)]) == why
+    back = replace(first, set_aside="version 2 was rolled back")
+    assert aside(COLD, [COLD, back]) == {2: "version 2 was rolled back"}
+
+
+def test_a_rejected_shadow_sets_nothing_aside() -> None:
+    shadow = replace(version(2, 1, 2, parent=1, blessed=False), kind="shadow")
+    assert aside(COLD, [COLD, shadow]) == {}
+
+
+def test_a_version_that_learned_nothing_changes_nothing_of_what_waits() -> None:
+    forgets = Version(2, "key 2", (), 1, 1, True, {}, {}, 0.0, kind="forget")
+    assert aside(forgets, [COLD, forgets]) == {} and set(learned([COLD, forgets], forgets)) == {1}
+
+
 # Any sequence of runs, rejections, rollbacks and promotions.
 
 
@@ -174,6 +241,9 @@ class World:
     all_versions: dict[int, Version] = field(default_factory=dict)
     served: int | None = None
     trained: list[tuple[int, ...]] = field(default_factory=list)
+    locked_up: dict[int, str] = field(default_factory=dict)
+    let_out: dict[int, Any] = field(default_factory=dict)
+    clock: float = 0.0
 
     @property
     def data(self) -> Data:
@@ -181,7 +251,8 @@ class World:
 
     @property
     def deployment(self) -> Any:
-        return SimpleNamespace(data=self.data, state=self.folder / "state")
+        gates = SimpleNamespace(retry_ratio=0.8)
+        return SimpleNamespace(data=self.data, state=self.folder / "state", gates=gates)
 
     def record(self, number: int, spans: tuple[int, ...]) -> None:
         """As Register writes it."""
@@ -202,50 +273,91 @@ class World:
     def on_disk(self) -> list[int]:
         return list(find_spans(self.data))
 
-    def learn(self, spans: tuple[int, ...], forced: bool, again: bool, named: bool) -> Outcome:
+    def learn(self, spans: tuple[int, ...], forced: bool, again: bool, named: bool, attempt: int) -> Outcome:
         base = self.champion()
         assert spans and list(spans) == sorted(set(spans))
-        ever = {span for v in self.versions() for span in v.spans}
+        ever = {*self.locked_up, *self.let_out, *(span for v in self.versions() for span in v.spans)}
         assert named or all(span in ever or base is None or span > base.watermark for span in spans)
         known = learned(self.versions(), base)
         assert again or not known.keys() & set(spans)
-        waiting = pending(self.on_disk(), base, self.versions(), retry=False, until=None).spans
-        up_to = watermark(base, known, spans, waiting)
+        up_to = watermark(base, known, spans, self.pending().spans)
         assert up_to >= (base.watermark if base else -1)
-        action = self.decide(["skip", "blessed", "rejected", "skip", "blessed", "skip", "refuse"])
+        action = self.decide(
+            ["skip", "blessed", "rejected", "skip", "blessed", "quarantine", "refuse", "forgot"]
+            if attempt == 1
+            else ["blessed", "forgot"]
+        )
+        guilty: list[int] = []
+        if action == "quarantine":
+            guilty = [span for span in spans if span not in self.let_out and self.decide([True, False])]
+            action = "quarantine" if guilty else "blessed"
         if action == "skip" and (base is None or forced):
             action = "blessed"
         number = None
-        if action in ("blessed", "rejected"):
-            self.trained.append(spans)
+        if action in ("blessed", "rejected", "forgot"):
             parent = base.number if base else None
             # The same work is taken from the cache, verdict and all, and is the same version.
             on_disk = find_spans(self.data)
             content = digest({span: identify(self.data.path, on_disk[span]) for span in spans})
-            made_of = (spans, parent, content)
-            same = [v for v in self.versions() if (v.spans, v.parent, v.fingerprint) == made_of]
+            content += str([span for span in spans if span in self.let_out])
+            made_of = (spans, parent, content, attempt)
+            same = [v for v in self.versions() if (v.spans, v.parent, v.fingerprint, tried(v)) == made_of]
             number = same[0].number if same else len(self.all_versions) + 1
             if not same:
                 made = version(number, *spans, parent=parent, blessed=action == "blessed", up_to=up_to)
+                record = {"attempt": {"number": attempt}, "gate": {"only_forgetting": action == "forgot"}}
+                made = replace(made, created=self.now(), record=record)
+                if attempt == 2 or action != "forgot":  # else it is not done with
+                    self.trained.append(spans)
                 uris = {"record": str(self.folder / "records" / str(number))}
                 self.all_versions[number] = replace(made, uris=uris, fingerprint=content)
                 self.record(number, spans)
-            if self.all_versions[number].blessed:
+            made = self.all_versions[number]
+            if made.blessed:
                 self.served = number
         return Outcome(
             spans=spans,
             label="",
             dates=(),
             files=(),
-            decision={"action": "train" if number else action, "reasons": []},
+            decision={
+                "action": "train" if number else action,
+                "reasons": [],
+                "quarantine": {str(span): "poison" for span in guilty},
+            },
             version=number,
             parent=base.number if base else None,
             warm_start=False,
-            verdict={"blessed": self.all_versions[number].blessed} if number else None,
+            verdict={"blessed": made.blessed, **made.record["gate"]} if number else None,
             served=self.served,
             seconds={},
             log="",
+            attempt=attempt,
         )
+
+    def pending(self, retry: bool = False) -> Pending:
+        return pending(
+            self.on_disk(), self.champion(), self.versions(), retry, None, self.locked_up, self.let_out, True
+        )
+
+    def now(self) -> float:
+        self.clock += 1.0
+        return self.clock
+
+    def quarantined(self) -> Mapping[int, str]:
+        return self.locked_up
+
+    def released(self) -> Mapping[int, Mapping[str, Any]]:
+        return self.let_out
+
+    def quarantine(self, spans: list[int], reason: str) -> None:
+        self.locked_up |= dict.fromkeys(spans, reason)
+
+    def release(self, span: int) -> None:
+        """What `retrain release` changes."""
+        self.locked_up.pop(span, None)
+        self.let_out[span] = {"when": self.now()}
+        assert span in self.pending().spans
 
     def roll_back(self, to: int, reason: str) -> None:
         kept = {v.number for v in lineage(self.versions(), to)}
@@ -260,6 +372,11 @@ class World:
             self.all_versions[v.number] = replace(v, set_aside="")
 
 
+def tried(version: Version) -> int:
+    """Which attempt a version was."""
+    return int(version.record["attempt"]["number"])
+
+
 class Simulated(Learner):
     """The loop over the data, with a world in place of the pipeline."""
 
@@ -270,23 +387,23 @@ class Simulated(Learner):
     def __post_init__(self) -> None:
         self._registry = self.world  # type: ignore[assignment]
 
-    def _run(self, spans: tuple[int, ...]) -> Outcome:
+    def _run(self, spans: tuple[int, ...], attempt: int = 1) -> Outcome:
         named = self.span is not None
-        return self.world.learn(spans, self.forced or named, self.again, named)
+        return self.world.learn(spans, self.forced or named, self.again, named, attempt)
 
 
 def accounted_for(world: World) -> None:
     """Every span on disk is learned, waits, is set aside with a reason, or is reported as late."""
     known = learned(world.versions(), world.champion())
-    found = pending(world.on_disk(), world.champion(), world.versions(), retry=False, until=None)
+    found = world.pending()
     for span in world.on_disk():
         places = (span in known, span in found.spans, span in found.set_aside, span in found.late)
         assert sum(places) == 1, (span, world)
-    retried = pending(world.on_disk(), world.champion(), world.versions(), retry=True, until=None)
+    retried = world.pending(retry=True)
     assert set(retried.spans) == {*found.spans, *found.set_aside}
 
 
-OTHERS = ["promote", "arrive late", "change", "name", "name"]
+OTHERS = ["promote", "arrive late", "change", "name", "name", "release"]
 
 
 @settings(max_examples=150, deadline=None)
@@ -316,6 +433,8 @@ def test_nothing_is_lost_or_learned_twice(
             name_one(world, data.draw(st.sampled_from(world.on_disk())))
         elif command == "promote" and others:
             world.promote(data.draw(st.sampled_from(others)))
+        elif command == "release" and world.pending().set_aside:
+            world.release(data.draw(st.sampled_from(sorted(world.pending().set_aside))))
         elif command == "rollback":
             champion = world.champion()
             if champion and champion.parent is not None:
@@ -330,7 +449,7 @@ def test_nothing_is_lost_or_learned_twice(
 
 def name_one(world: World, span: int) -> None:
     """`retrain run --span`: that span alone is learned, and nothing else becomes late or is set aside."""
-    before = pending(world.on_disk(), world.champion(), world.versions(), retry=False, until=None)
+    before = world.pending()
     known = learned(world.versions(), world.champion())
     late = Simulated(world).late()
     assert {one.span for one in late if one.version is None} == set(before.late)
@@ -341,11 +460,11 @@ def name_one(world: World, span: int) -> None:
             list(Simulated(world, span=span).outcomes())
     outcomes = list(Simulated(world, span=span, again=True).outcomes())
     done = span in (changed if span in known else {*before.spans, *before.late})
-    assert [outcome.spans for outcome in outcomes] == ([(span,)] if done else [])
-    after = pending(world.on_disk(), world.champion(), world.versions(), retry=False, until=None)
+    assert [outcome.spans for outcome in outcomes if outcome.attempt == 1] == ([(span,)] if done else [])
+    after = world.pending()
     assert set(before.spans) - {span} == set(after.spans) - {span}
     assert set(before.set_aside) == set(after.set_aside) - {span} or span in before.set_aside
-    if outcomes and outcomes[0].blessed:
+    if outcomes and outcomes[-1].blessed:
         assert span in learned(world.versions(), world.champion()) and span not in after.late
         assert span not in {one.span for one in Simulated(world).late()}
         assert not list(Simulated(world, span=span, again=True).outcomes()), "the same command did it twice"
@@ -357,12 +476,12 @@ def run_once(world: World, data: st.DataObject, retry: bool) -> None:
     until = data.draw(st.integers(0, 12)) if data.draw(rarely) else None
     learner = Simulated(world, retry=retry, until=until, together=data.draw(rarely), forced=data.draw(rarely))
     left = data.draw(st.integers(1, 3)) if data.draw(rarely) else None  # runs before it is killed
-    stopped, skipped = False, 0
-    seen: list[tuple[int, ...]] = []
+    stopped, looked_at = False, set[int]()
+    seen: list[Any] = []
     for outcome in learner.outcomes():
-        seen.append(outcome.spans)
+        seen.append((outcome.spans, outcome.attempt))
         assert until is None or outcome.spans[-1] <= until
-        skipped = skipped + 1 if outcome.version is None else 0
+        looked_at = set(outcome.spans) if outcome.version is None else set()
         left = None if left is None else left - 1
         if outcome.action == "refuse" or left == 0:
             stopped = True
@@ -371,4 +490,4 @@ def run_once(world: World, data: st.DataObject, retry: bool) -> None:
     if not stopped and not learner.together and not retry:
         # What still waits was looked at in this very run, and gave no reason to train.
         waits = [span for span in learner.waiting() if until is None or span <= until]
-        assert len(waits) == skipped
+        assert set(waits) <= looked_at

@@ -247,12 +247,25 @@ def test_a_sound_configuration_passes(deploy: Deploy) -> None:
         ),
         (
             {"label": {"name": "big", "expression": "word > 3"}},
-            "label expression 'word > 3': compares a text with a number (word is text); compare text with "
+            "expression 'word > 3': compares a text with a number (word is text); compare text with "
             "'text' and numbers with numbers",
         ),
         (
             {"label": {"name": "sold", "example_weight": "word"}},
             "label.example_weight: word is BYTES in the schema, expected INT or FLOAT",
+        ),
+        (
+            {"poisoning": {"max_influence": 0.1, "trusted": "wort == 'audit'"}},
+            "poisoning.trusted: got 'wort', which is no feature of the schema; did you mean word?",
+        ),
+        (
+            {"poisoning": {"max_influence": 0.1, "trusted": "pair == 3"}},
+            "poisoning.trusted: the schema allows pair several values, expected one a row",
+        ),
+        (
+            {"poisoning": {"max_influence": 0.1, "trusted": "count"}},
+            "poisoning.trusted: expression 'count' gives a number; expected is a condition: compare it with "
+            "a value, as in count == ...",
         ),
         (
             {"slices": [["word"], ["wort"]]},
@@ -292,6 +305,17 @@ def test_all_contradictions_are_told_at_once(deploy: Deploy) -> None:
         "slices.0",
         "label.name",
     ]
+
+
+def test_integers_of_a_vocabulary_are_counted_where_that_changes_nothing_else(deploy: Deploy) -> None:
+    drifting = "feature { name: 'drifting' type: INT drift_comparator { infinity_norm { threshold: 0.1 } } }"
+    bounded = "feature { name: 'bounded' type: INT int_domain { max: 9 } }"
+    categories = ["count", "pair", "word", "drifting", "bounded"]
+    features = {name: {"type": "categorical"} for name in categories}
+    features["pairs"] = {"type": "bucketized", "column": "pair"}
+    deployment = deploy(SCHEMA + drifting + bounded, preprocessing={"features": features})
+    completed = complete_schema(deployment, read_schema(deployment.schema_path))
+    assert [c.name for c in completed.feature if c.int_domain.is_categorical] == ["count"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from components.errors import RetrainError
-from pipeline.learn import Learner, Outcome
+from pipeline.learn import Learner
+from pipeline.outcome import Outcome
 from pipeline.spans import late
 from pipeline.spans.find import find_spans
 from pipeline.spans.late import Late, Memory, compare, digest, identify
@@ -173,7 +174,7 @@ class Faked(Learner):
             label=self._pattern.label(spans),
             dates=(),
             files=(),
-            decision={"action": "train", "reasons": ["forced"], "rows": {"train": 1}, "drift": []},
+            decision={"action": "train", "reasons": ["forced"], "rows": {"train": 1}, "drift": [], "poison": []},
             version=number,
             parent=base.number if base else None,
             warm_start=True,

@@ -9,6 +9,8 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 from tiny_models import LABELS
 
+from components.artifacts import RegisteredVersion
+from components.errors import RetrainError
 from components.evaluate import smoke
 from components.evaluate.component import CANDIDATE, CHAMPION, Executor, read_metrics
 
@@ -18,13 +20,15 @@ GATES = {"auc": {"min_value": 0.7, "max_drop": 0.03, "max_past_drop": 0.05}}
 COLUMNS = ["Trip Words", "company", "fare"]
 
 
-def run(folder, evaluation, model, examples, gates, baseline):
+def run(folder, evaluation, model, examples, gates, baseline, base_record=None, **more):
     """Span 2 is new, span 1 past: the verdict, the property, and the files."""
     settings = {"metrics": gates, "new_spans": [2], "past_spans": [1] if baseline else []}
     settings |= {"min_examples": 100, "baseline": baseline, "columns": COLUMNS}
+    settings |= {"task": "binary", "max_influence": None, "shadow": False, **more}
     blessing = standard_artifacts.ModelBlessing()
     blessing.uri = str(folder)
     inputs = {"evaluation": [evaluation], "model": [model], "examples": [examples]}
+    inputs |= {"base_record": [base_record]} if base_record else {}
     Executor().Do(inputs, {"blessing": [blessing]}, {"gates": json.dumps(settings)})
     verdict = json.loads((folder / "verdict.json").read_text())
     files = sorted(path.name for path in folder.iterdir())
@@ -44,6 +48,68 @@ def test_a_better_candidate_is_blessed(tmp_path, of_both, candidate, examples):
             ("max_drop", "span=2"),
             ("max_past_drop", "span=1"),
         ]
+    ]
+
+
+@pytest.fixture
+def record(tmp_path):
+    """The champion's: `retention` in its verdict, or none, as before there was any."""
+
+    def make(**verdict):
+        made = RegisteredVersion()
+        made.uri = str(tmp_path / "record")
+        Path(made.uri).mkdir()
+        Path(made.uri, "record.json").write_text(json.dumps({"verdict": verdict}))
+        return made
+
+    return make
+
+
+def test_the_line_is_carried_on_from_the_champions_record(tmp_path, of_both, candidate, examples, record):
+    entry = {"learned": 0.7, "before": 0.6, "best": 0.99, "now": 0.9}
+    base = record(retention={"span=1": {"auc": entry}})
+    gates = {"auc": {"max_forgetting": 0.01}}
+    verdict, _, _ = run(tmp_path / "out", of_both, candidate, examples, gates, True, base)
+    mine, other = (read_metrics(of_both.uri, model) for model in (CANDIDATE, CHAMPION))
+    now = mine["span=1"]["auc"]
+    assert verdict["only_forgetting"] and [c["champion"] for c in verdict["checks"]] == [0.99]
+    assert verdict["retention"]["span=1"]["auc"] == entry | {"now": now}
+    assert verdict["retention"]["span=2"]["auc"]["before"] == other["span=2"]["auc"]
+    assert verdict["learning"]["auc"]["bwt"] == pytest.approx(now - 0.7)
+    assert verdict["learning"]["auc"]["forgetting"] == pytest.approx(0.99 - now)
+
+
+def test_a_champion_of_before_there_were_rows_is_where_they_begin(
+    tmp_path, of_both, candidate, examples, record
+):
+    verdict, _, _ = run(tmp_path / "out", of_both, candidate, examples, GATES, True, record())
+    base = read_metrics(of_both.uri, CHAMPION)["span=1"]["auc"]
+    assert verdict["retention"]["span=1"]["auc"]["learned"] == base
+
+
+def test_for_a_shadow_the_spans_of_the_line_are_not_new(tmp_path, of_both, candidate, examples, record):
+    entry = {"learned": 0.7, "before": 0.6, "best": 0.99, "now": 0.9}
+    base = record(retention={"span=1": {"auc": entry}, "span=2": {"auc": entry}})
+    verdict, _, _ = run(tmp_path / "out", of_both, candidate, examples, GATES, True, base, shadow=True)
+    assert {verdict["retention"][f"span={span}"]["auc"]["learned"] for span in (1, 2)} == {0.7}
+
+
+def test_influence_that_was_asked_for_and_not_measured_stops_the_run(
+    tmp_path, of_both, candidate, examples, save_model
+):
+    with pytest.raises(
+        RetrainError, match=r"max_influence is set, but the trainer left no .*influence\.json"
+    ):
+        run(tmp_path / "none", of_both, candidate, examples, GATES, True, max_influence=0.1)
+    model = save_model()
+    Path(model.uri, "checkpoint").mkdir()
+    slices = {"trusted": {"with": 0.5, "without": 0.4, "examples": 200}}
+    Path(model.uri, "checkpoint", "influence.json").write_text(
+        json.dumps({"metric": "loss", "slices": slices})
+    )
+    verdict, blessed, _ = run(tmp_path / "out", of_both, model, examples, GATES, True, max_influence=0.1)
+    assert blessed == 0 and verdict["reasons"] == [
+        "loss on trusted is 0.5 with the new data, 0.4 without (max_influence 10 %)"
     ]
 
 

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluate.logic import METRICS, Check, judge, measured, only_defined
+from components.evaluate.logic import (
+    METRICS,
+    Check,
+    judge,
+    judge_influence,
+    measured,
+    only_defined,
+)
 
 LIMITS = {"min_value": 0.7, "max_drop": 0.03, "max_past_drop": 0.05, "max_slice_drop": 0.1}
 
@@ -322,3 +329,146 @@ def test_the_gate_fails_closed(candidate, champion, settings):
         if bound is not None and (champion is not None or gate == "min_value")
         for name in about.get(gate, others)
     }
+
+
+# Against the line, not only the champion.
+
+
+def row(learned=0.8, best=0.9, metric="auc"):
+    """What is known of spans 1 and 2."""
+    return {f"span={span}": {metric: {"learned": learned, "best": best}} for span in (1, 2)}
+
+
+def of_line(limits, line, changed=None, metric="auc", **options):
+    candidate, champion = both({name: values(0.8, **more) for name, more in (changed or {}).items()})
+    if metric != "auc":
+        candidate, champion = (
+            {name: {**of, metric: of.get(metric, 0.5)} for name, of in metrics.items()}
+            for metrics in (candidate, champion)
+        )
+    return judge(candidate, champion, {metric: limits}, (3,), (1, 2), 100, line, **options)
+
+
+def test_a_slow_loss_is_held_against_the_best_of_the_line():
+    # Not one version lost more than max_past_drop allows; together they did.
+    limits = {"max_past_drop": 0.05, "max_forgetting": 0.08}
+    verdict = of_line(limits, row(best=0.89))
+    assert not verdict.blessed and verdict.only_forgetting
+    assert verdict.reasons == [
+        f"auc on span={span} went from 0.89, the best of its line, to 0.8 (max_forgetting 0.08)"
+        for span in (1, 2)
+    ]
+    assert of_line(limits, row(best=0.88)).blessed
+    check = of_line(limits, row(best=0.89)).checks[-1]
+    assert (check.gate, check.champion, round(check.fall, 3)) == ("max_forgetting", 0.89, 0.09)
+
+
+def test_a_relative_loss_against_the_best():
+    limits = {"max_forgetting": 0.1, "relative": True}
+    assert of_line(limits, row(best=0.88)).blessed
+    assert of_line(limits, row(best=0.9)).reasons[0] == (
+        "auc on span=1 went from 0.9, the best of its line, to 0.8, 11.11 % worse (max_forgetting 10 %)"
+    )
+
+
+def test_a_loss_that_grew_over_the_line():
+    limits, low = {"max_forgetting": 0.1}, row(best=0.35, metric="log_loss")
+    assert not of_line(limits, low, metric="log_loss").blessed
+    assert of_line(limits, row(best=0.45, metric="log_loss"), metric="log_loss").blessed
+
+
+def test_the_mean_over_past_spans_of_what_was_lost_since_they_were_learned():
+    line = row() | {"span=2": {"auc": {"learned": 0.85, "best": 0.85}}}
+    assert of_line({"min_bwt": -0.025}, line).blessed  # 0 and -0.05
+    verdict = of_line({"min_bwt": -0.024}, line)
+    assert verdict.only_forgetting and verdict.reasons == [
+        "auc on past spans is 0.025 worse on average than when learned (min_bwt -0.024)"
+    ]
+    (check,) = verdict.checks
+    assert (check.slice, check.examples, check.limit, check.fall) == ("past spans", 1000, -0.024, None)
+    assert check.candidate == pytest.approx(-0.025)
+    assert of_line({"min_bwt": 0.0}, row(learned=0.8)).blessed
+
+
+def test_a_relative_transfer_and_one_of_a_loss():
+    limits = {"min_bwt": -0.1, "relative": True}
+    assert of_line(limits, row(learned=0.88)).blessed
+    assert of_line(limits, row(learned=1.0)).reasons == [
+        "auc on past spans is 20 % worse on average than when learned (min_bwt -10 %)"
+    ]
+    assert of_line(limits, row(learned=0.48, metric="log_loss"), metric="log_loss").blessed
+    assert not of_line(limits, row(learned=0.4, metric="log_loss"), metric="log_loss").blessed
+
+
+def test_small_past_spans_have_no_part_in_the_transfer():
+    line = row() | {"span=2": {"auc": {"learned": 1.0, "best": 1.0}}}
+    limits = {"min_bwt": -0.01, "min_value": 0.5}
+    assert not of_line(limits, line).blessed
+    verdict = of_line(limits, line, {"span=2": {"examples": 99}})
+    assert verdict.blessed and verdict.checks[-1].examples == 500
+    verdict = of_line(limits, line, {"span=1": {"examples": 99}, "span=2": {"examples": 99}})
+    assert verdict.blessed and verdict.checks[-1].outcome == "not judged"
+
+
+@pytest.mark.parametrize("limits", [{"max_forgetting": 0.5}, {"min_bwt": -0.5}], ids=["forgetting", "bwt"])
+def test_a_past_span_that_is_not_measured_or_not_known_fails(limits):
+    candidate, champion = both()
+    del candidate["span=2"]
+    assert not judge(candidate, champion, {"auc": limits}, (3,), (1, 2), 100, row()).blessed
+    assert not judge(*both({"span=2": values(math.nan)}), {"auc": limits}, (3,), (1, 2), 100, row()).blessed
+    assert not judge(*both(), {"auc": limits}, (3,), (1, 2), 100, {}).blessed
+
+
+def test_a_cold_start_has_forgotten_nothing():
+    limits = {"min_value": 0.7, "max_forgetting": 0.0, "min_bwt": 1.0}
+    verdict = judge(both()[0], None, {"auc": limits}, (3,), (), 100)
+    assert verdict.blessed and [check.gate for check in verdict.checks] == ["min_value"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, False),
+        ({"span=1": values(0.7)}, True),
+        ({"span=1": values(0.7), "word=a": values(0.6)}, False),
+        ({"span=3": values(0.76)}, False),
+    ],
+    ids=["blessed", "a past span", "a past span and a slice", "the new span"],
+)
+def test_whether_nothing_but_forgetting_was_wrong(changed, expected):
+    assert judged(*both(changed)).only_forgetting is expected
+
+
+# The influence of the new data.
+
+
+def influence(with_it, without, examples=500):
+    return {"past": {"with": 0.5, "without": 0.5, "examples": 900}} | {
+        "span=1": {"with": with_it, "without": without, "examples": examples}
+    }
+
+
+def test_data_that_harms_what_is_known_is_refused():
+    checks = judge_influence(influence(0.45, 0.40), 0.1, 100)
+    assert [(c.gate, c.metric, c.slice, c.outcome) for c in checks] == [
+        ("max_influence", "loss", "past", "passed"),
+        ("max_influence", "loss", "span=1", "failed"),
+    ]
+    verdict = judge(*both(), {"auc": LIMITS}, (3,), (1, 2), 100, influence=checks)
+    assert not verdict.blessed and not verdict.only_forgetting  # more replay is no cure for poison
+    assert verdict.reasons == ["loss on span=1 is 0.45 with the new data, 0.4 without (max_influence 10 %)"]
+    assert verdict.to_json()["checks"][-1]["fall"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome"),
+    [
+        (influence(0.44, 0.40), "passed"),
+        (influence(0.30, 0.40), "passed"),
+        (influence(9.0, 0.40, examples=99), "not judged"),
+        (influence(math.nan, 0.40), "failed"),
+    ],
+    ids=["as much as is allowed", "less", "too few examples", "not a number"],
+)
+def test_the_rise_of_the_loss_is_a_share_of_it(measured, outcome):
+    assert judge_influence(measured, 0.1, 100)[-1].outcome == outcome

@@ -83,6 +83,19 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
+def test_labels_and_repeated_rows_are_counted_by_span_over_files(tmp_path, schema):
+    once = "n,x,word\n" + "".join(f"{n},1,a\n" for n in range(20))
+    files = {
+        1: [write(tmp_path / "1/a.csv", once), write(tmp_path / "1/b.csv", once + "x,1,rejected\n")],
+        2: [write(tmp_path / "2/a.csv", once)],
+    }
+    label = '{"name": "big", "expression": "n > 14", "task": "binary"}'
+    spans = Run(tmp_path / "out", schema, files, max_quarantine_share=0.5, label=label).report["per_span"]
+    assert (spans["1"]["repeated"], spans["2"]["repeated"]) == (0.5, 0.0)
+    assert spans["1"]["labels"] == {"rows": 40, "classes": {"0": 30, "1": 10}}
+    assert spans["2"]["labels"] == {"rows": 20, "classes": {"0": 15, "1": 5}}
+
+
 def test_spans_become_examples(tmp_path, schema):
     plain = write(tmp_path / "1/a.csv", "\ufeffn,x,word\n" + "".join(f"{n},{n}.5,w{n}\n" for n in range(50)))
     zipped = write(tmp_path / "2/a.csv.gz", gzip.compress(b"word,x,n,more\n,0.25,3,z\nb,,4,z\n"))
@@ -110,6 +123,7 @@ def test_spans_become_examples(tmp_path, schema):
     assert files == [f"Split-{split}/data_tfrecord-00000-of-00001.gz" for split in ("eval", "train")]
 
     assert run.report["rows_read"] == 53 and run.report["per_span"]["2"]["quarantined"] == 1
+    assert [span["repeated"] for span in run.report["per_span"].values()] == [0.0, 0.0]
     assert run.report["unknown_columns"] == {"more": 1}
     assert run.rejected == [
         {

@@ -1,11 +1,13 @@
 from collections import Counter
 from itertools import permutations
 
+import numpy as np
 import pytest
 
 from components.errors import RetrainError
 from components.ingest import report
 from components.ingest.logic import Rejected
+from components.ingest.measures import Contents, Labels
 from components.ingest.recipe import Source, make_recipe
 from components.ingest.report import Shard, SpanCount, Summary
 
@@ -17,7 +19,11 @@ def rejected(span, file, line, reason="x: 'abc' is not a FLOAT"):
 def part(span, kept, rows, unknown=(), problems=(), shards=()):
     by_reason = {"x: not a FLOAT": rows} if rows else {}
     count = SpanCount(
-        Counter(kept), Counter({reason: len(rows) for reason, rows in by_reason.items()}), by_reason
+        Counter(kept),
+        Counter({reason: len(rows) for reason, rows in by_reason.items()}),
+        by_reason,
+        Labels(sum(kept.values()), Counter({"1": sum(kept.values())})),
+        Contents.of(np.arange(sum(kept.values()), dtype=np.uint64)),
     )
     return Summary({span: count}, Counter(unknown), list(problems), list(shards))
 
@@ -72,8 +78,17 @@ def test_report_counts_everything():
         "rows_kept": {"train": 5, "eval": 1},
         "quarantined": 3,
         "by_reason": {"x: not a FLOAT": 3},
+        "labels": {"rows": 6, "classes": {"1": 6}},
+        "repeated": 1 - 4 / 6,
     }
-    of_2 = {"rows_read": 2, "rows_kept": {"train": 1, "eval": 1}, "quarantined": 0, "by_reason": {}}
+    of_2 = {
+        "rows_read": 2,
+        "rows_kept": {"train": 1, "eval": 1},
+        "quarantined": 0,
+        "by_reason": {},
+        "labels": {"rows": 2, "classes": {"1": 2}},
+        "repeated": 0.0,
+    }
     assert report.to_report(total) == {
         "rows_read": 11,
         "rows_kept": {"train": 6, "eval": 2},

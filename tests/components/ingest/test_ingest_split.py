@@ -5,7 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ingest.split import SPLIT_BUCKETS, is_eval
+from components.ingest.split import SPLIT_BUCKETS, row_hashes
+from components.ingest.split import is_eval as is_eval_of
 
 ROWS = st.lists(
     st.tuples(
@@ -16,6 +17,10 @@ ROWS = st.lists(
     min_size=1,
     max_size=8,
 )
+
+
+def is_eval(columns, rows, share):
+    return is_eval_of(row_hashes(columns, rows), share)
 
 
 def columns_of(rows):

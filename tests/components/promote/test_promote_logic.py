@@ -32,12 +32,19 @@ def test_summary():
         "reasons": ["forced"],
         "rows": {"train": 9},
         "drift": drift,
-        "gate": {"reasons": ["auc on span=2 fell"], "passed": 2, "failed": 1, "not judged": 1},
+        "gate": {
+            "reasons": ["auc on span=2 fell"],
+            "only_forgetting": False,
+            "passed": 2,
+            "failed": 1,
+            "not judged": 1,
+        },
         "metrics": {
             "candidate": {"overall": {"auc": 0.7}, "span=3": {"auc": 0.5}},
             "champion": {"overall": {"auc": 0.8}, "span=3": {"auc": 0.4}},
         },
         "worst_past": {"auc": worst},
+        "learning": {},
     }
 
 
@@ -63,7 +70,9 @@ def largest(count):
 
 def test_the_summary_does_not_grow():
     sizes = [len(json.dumps(summarize(*largest(count)))) for count in (100, 1000)]
-    assert max(sizes) < 50_000 and sizes[1] - sizes[0] < 1000
+    told = {"warm_start": {"fresh": ["x" * 9999] * 999, "grown": {str(i): {"kept": 1} for i in range(999)}}}
+    sizes += [len(json.dumps(summarize(*largest(100), told)))]
+    assert max(sizes) < 60_000 and sizes[1] - sizes[0] < 1000
     summary = summarize(*largest(1000))
     assert "overall" in summary["metrics"]["candidate"] and "span=999" in summary["metrics"]["candidate"]
 
@@ -102,6 +111,21 @@ def test_where_nothing_fell_the_smallest_gain_is_the_worst():
     assert worst_past(checks)["auc"]["slice"] == "span=1"
 
 
+def test_what_the_stages_told_is_kept_in_short():
+    grown = {f"feature {i}": {"kept": i} for i in range(21)}
+    told = {
+        "transform": {"action": "reused", "reasons": ["r" * 600, "s"], "reuses": 2},
+        "warm_start": {"carried": 7, "grown": grown, "fresh": list("abcdefghijklmnopqrstuvwxyz")},
+    }
+    summary = summarize(*largest(1), told)
+    assert summary["transform"] == {"action": "reused", "reasons": ["r" * 500, "s"], "reuses": 2}
+    assert summary["warm_start"] == {
+        "carried": 7,
+        "grown": {"entries": 21},
+        "fresh": list("abcdefghijklmnopqrst"),
+    }
+
+
 def test_names_of_charts():
     metrics = {"overall": {"auc": 0.7, "log_loss": 0.4}, "span=3,word=a//b é": {"auc": 0.6}}
     assert chart_metrics(metrics) == {
@@ -109,3 +133,8 @@ def test_names_of_charts():
         "log_loss/overall": 0.4,
         "auc/span_3_word_a__b _": 0.6,
     }
+
+
+def test_what_is_not_known_has_no_chart():
+    learning = {"auc": {"acc": 0.9, "bwt": -0.01, "fwt": None, "worst": {"slice": "span=1", "drop": 0.1}}}
+    assert chart_metrics({}, learning) == {"retention/acc/auc": 0.9, "retention/bwt/auc": -0.01}

@@ -57,6 +57,53 @@ def test_a_cold_start_has_no_parent(registry, version, saved_model):
     assert again(registry).get(1).parent is None
 
 
+def test_a_version_may_have_learned_nothing(registry, version, saved_model):
+    registry.register(version("a"), saved_model, {})
+    forgets = replace(version("b", parent=1), spans=(), kind="forget")
+    assert registry.register(forgets, saved_model, {}) == 2
+    found = again(registry).get(2)
+    assert (found.spans, found.kind, found.parent, found.watermark) == ((), "forget", 1, 1)
+    assert sorted(run.info.run_name for run in runs(registry)) == ["forget", "spans 1-1"]
+
+
+def test_versions_of_before_there_were_kinds_are_runs(registry, version, saved_model):
+    registry.register(version("a"), saved_model, {})
+    registry._client.delete_model_version_tag("taxi", "1", "kind")
+    assert again(registry).get(1).kind == "run"
+
+
+def test_the_shadow_moves_and_serves_nothing(registry, version, saved_model):
+    assert registry.shadow() is None
+    for key in "ab":
+        registry.register(replace(version(key), kind="shadow"), saved_model, {})
+        registry.make_shadow(len(registry.versions()))
+        assert again(registry).shadow().key == key
+    assert again(registry).champion() is None and registry.versions()[1].promoted == ()
+
+
+def test_spans_go_into_quarantine_and_out(registry):
+    assert registry.quarantined() == {} == registry.released()
+    before = time.time()
+    registry.quarantine([11, 2], "label shift 0.4 > 0.1")
+    registry.quarantine([2], "the label's shift is worse")
+    assert list(again(registry).quarantined().items()) == [
+        (2, "the label's shift is worse"),
+        (11, "label shift 0.4 > 0.1"),
+    ]
+    registry.release([2], "it was Christmas", files="abc")
+    assert again(registry).quarantined() == {11: "label shift 0.4 > 0.1"}
+    (told,) = again(registry).released().values()
+    assert before <= told.pop("when") <= time.time()
+    assert told == {"reason": "it was Christmas", "files": "abc"}
+    registry.quarantine([2], "again")
+    assert set(registry.quarantined()) == {2, 11} and registry.released() == {}
+
+
+def test_asking_for_the_quarantine_writes_nothing(tmp_path):
+    registry = Registry(f"sqlite:///{tmp_path}/none/registry.sqlite", "taxi")
+    assert registry.quarantined() == {} and list(tmp_path.iterdir()) == []
+
+
 def test_the_same_work_is_registered_once(registry, version, saved_model):
     first = registry.register(version("a"), saved_model, {"auc/overall": 0.5})
     assert registry.register(version("a"), saved_model, {"auc/overall": 0.5}) == first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,17 @@ def rows() -> Callable[[int, int], list[Keyed]]:
 
 
 @pytest.fixture
-def write(serialize) -> Callable[[Path, Iterable[Keyed], int], Path]:
-    """Writes rows as gzipped TFRecords, in so many shards, to a split's folder."""
+def write(serialize) -> Callable[..., Path]:
+    """Writes rows as gzipped TFRecords, in so many shards, to a split's folder; `more` adds columns."""
     import tensorflow as tf
 
-    def write(folder: Path, rows: Iterable[Keyed], shards: int = 1) -> Path:
-        records = serialize([{"span": span, "example_id": i} for span, i in rows])
+    def write(
+        folder: Path,
+        rows: Iterable[Keyed],
+        shards: int = 1,
+        more: Callable[[Keyed], dict[str, Any]] = lambda _: {},
+    ) -> Path:
+        records = serialize([{"span": row[0], "example_id": row[1], **more(row)} for row in rows])
         folder.mkdir(parents=True)
         for shard in range(shards):
             path = folder / f"data_tfrecord-{shard:05d}-of-{shards:05d}.gz"

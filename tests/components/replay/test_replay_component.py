@@ -13,13 +13,29 @@ from components.beam_memory import remembered
 from components.errors import RetrainError
 from components.replay import forget
 from components.replay.component import Executor
-from components.replay.logic import EVERYTHING, sample_keys
+from components.replay.logic import EVERYTHING, Scheme, sample_keys
 
 BEAM = [
     "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
     "--sdk_container_image=unused",
 ]
-PROPERTIES = {"capacity": 40, "holdout_per_span": 5, "seed": 7}
+RESERVOIR = {"name": "reservoir"}
+PROPERTIES = {
+    "capacity": 40,
+    "holdout_per_span": 5,
+    "holdout_capacity": 100,
+    "seed": 7,
+    "scheme": json.dumps(RESERVOIR),
+}
+QUOTAS = {
+    "train": {"capacity": 40, "of_group": None, "level": 40},
+    "eval": {"capacity": 100, "of_group": 5, "level": 5},
+}
+SCHEMA = """
+feature { name: "company" type: BYTES }
+feature { name: "miles" type: FLOAT }
+feature { name: "area" type: INT }
+"""
 
 
 def artifact(folder):
@@ -29,11 +45,22 @@ def artifact(folder):
     return examples
 
 
-def run(folder, examples, base=None, **properties):
+def schema(folder):
+    made = standard_artifacts.Schema()
+    made.uri = str(folder)
+    folder.mkdir(exist_ok=True)
+    (folder / "schema.pbtxt").write_text(SCHEMA)
+    return made
+
+
+def run(folder, examples, base=None, scheme=None, **properties):
     """One execution; `base` is a run's `buffer` folder."""
     buffer = artifact(folder)
     folder.mkdir()
     inputs = {"examples": [artifact(examples)]} | ({"base_buffer": [artifact(base)]} if base else {})
+    if scheme:
+        inputs["schema"] = [schema(folder.parent / "schema")]
+        properties["scheme"] = json.dumps(scheme.to_json())
     with remembered():
         Executor(Executor.Context(beam_pipeline_args=list(BEAM))).Do(
             inputs, {"buffer": [buffer]}, PROPERTIES | properties
@@ -46,12 +73,15 @@ def run(folder, examples, base=None, **properties):
     )
 
 
-def leave_out(folder, base, *spans):
+def leave_out(folder, base, *spans, where=""):
     """One execution of Forget; gives the folder of what is left."""
     folder.mkdir()
+    inputs = {"base_buffer": [artifact(base)]}
     with remembered():
         forget.Executor(forget.Executor.Context(beam_pipeline_args=list(BEAM))).Do(
-            {"base_buffer": [artifact(base)]}, {"buffer": [artifact(folder)]}, {"spans": json.dumps(spans)}
+            inputs | ({"schema": [schema(folder.parent / "schema")]} if where else {}),
+            {"buffer": [artifact(folder)]},
+            {"spans": json.dumps(spans), "where": where, "reason": "asked for"},
         )
     return folder
 
@@ -61,10 +91,9 @@ def key_of(row, seed=7):
 
 
 def bottom(rows, capacity):
-    """The rows with the smallest keys, in their order, and what is known of that sample."""
+    """The rows with the smallest keys, in their order, and the threshold of that sample."""
     rows = sorted(rows, key=key_of)
-    threshold = key_of(rows[capacity]) if len(rows) > capacity else EVERYTHING
-    return rows[:capacity], {"seen": len(rows), "threshold": threshold}
+    return rows[:capacity], key_of(rows[capacity]) if len(rows) > capacity else EVERYTHING
 
 
 @pytest.fixture
@@ -83,14 +112,16 @@ def spans(tmp_path, rows, write):
 def test_versions_that_follow_each_other(tmp_path, spans, read):
     one, two, three = spans.values()
     first = run(tmp_path / "1", one.folder)
-    train, train_sample = bottom(one.train, 40)
-    held_out, held_out_sample = bottom(one.eval, 5)
+    train, train_threshold = bottom(one.train, 40)
+    held_out, held_out_threshold = bottom(one.eval, 5)
     assert read(first.folder / "Split-train") == train and len(train) == 40
     assert read(first.folder / "Split-eval") == held_out and len(held_out) == 5
     assert first.meta == {
         "seed": 7,
-        "train": {"0": train_sample},
-        "eval": {"1": held_out_sample},
+        "scheme": RESERVOIR,
+        "quotas": QUOTAS,
+        "train": {"0": train_threshold},
+        "eval": {"1": held_out_threshold},
         "spans": {"1": 100},
     }
     assert first.splits == ["train", "eval"]
@@ -103,24 +134,25 @@ def test_versions_that_follow_each_other(tmp_path, spans, read):
     # Of the past there is only the buffer now, and the configured seed has changed since.
     shutil.rmtree(one.folder)
     second = run(tmp_path / "2", two.folder, first.folder, seed=99)
-    train, train_sample = bottom(one.train + two.train, 40)
+    train, train_threshold = bottom(one.train + two.train, 40)
     assert read(second.folder / "Split-train") == train and {span for span, _ in train} == {1, 2}
     assert read(second.folder / "Split-eval") == sorted(held_out + two.eval, key=key_of)
-    samples = {"1": held_out_sample, "2": {"seen": 3, "threshold": EVERYTHING}}
-    spans_seen = {"1": 100, "2": 30}
-    assert second.meta == {"seed": 7, "train": {"0": train_sample}, "eval": samples, "spans": spans_seen}
+    samples = {"1": held_out_threshold, "2": EVERYTHING}
+    assert second.meta == first.meta | {
+        "train": {"0": train_threshold},
+        "eval": samples,
+        "spans": {"1": 100, "2": 30},
+    }
 
     # A span without held-out examples, and a larger capacity: what was dropped stays out.
     shutil.rmtree(two.folder)
     third = run(tmp_path / "3", three.folder, second.folder, capacity=70)
-    new = [row for row in three.train if key_of(row) < train_sample["threshold"]]
+    new = [row for row in three.train if key_of(row) < train_threshold]
     assert 0 < len(new) < 30
     assert read(third.folder / "Split-train") == sorted(train + new, key=key_of)
     assert read(third.folder / "Split-eval") == sorted(held_out + two.eval, key=key_of)
-    assert third.meta == {
-        "seed": 7,
-        "train": {"0": {"seen": 180, "threshold": train_sample["threshold"]}},
-        "eval": samples,
+    assert third.meta == second.meta | {
+        "quotas": QUOTAS | {"train": {"capacity": 70, "of_group": None, "level": 70}},
         "spans": {"1": 100, "2": 30, "3": 50},
     }
 
@@ -156,17 +188,17 @@ def test_held_out_rows_that_were_lost_are_not_forgotten(tmp_path, spans, write):
     base = tmp_path / "base"
     for split in ("train", "eval"):
         write(base / f"Split-{split}", spans[1].train[:3])
-    lost = {"seen": 12, "threshold": 5}
-    (base / "sample.json").write_text(json.dumps({"seed": 7, "train": {}, "eval": {"0": lost}, "spans": {}}))
+    meta = {"seed": 7, "scheme": RESERVOIR, "quotas": {}, "train": {}, "eval": {"0": 5}, "spans": {}}
+    (base / "sample.json").write_text(json.dumps(meta))
     # The gate will ask for span 0, and not find it.
-    assert run(tmp_path / "out", spans[2].folder, base).meta["eval"]["0"] == lost
+    assert run(tmp_path / "out", spans[2].folder, base).meta["eval"]["0"] == 5
 
 
 def test_a_span_learned_again_is_in_the_buffer_once_and_as_it_is_now(tmp_path, spans, rows, write, read):
     one, two, _ = spans.values()
     first = run(tmp_path / "1", one.folder)
     second = run(tmp_path / "2", two.folder, first.folder)
-    threshold = second.meta["train"]["0"]["threshold"]
+    threshold = second.meta["train"]["0"]
     # A late file brought ten more rows of span 1, and five of those that were there are gone.
     late = rows(11, 10)
     train, held_out = one.train[5:] + [(1, i) for _, i in late], one.eval[:7]
@@ -176,23 +208,21 @@ def test_a_span_learned_again_is_in_the_buffer_once_and_as_it_is_now(tmp_path, s
     left = leave_out(tmp_path / "left", second.folder, 1)
     assert read(left / "Split-train") == sorted((r for r in two.train if key_of(r) < threshold), key=key_of)
     assert read(left / "Split-eval") == sorted(two.eval, key=key_of)
-    assert json.loads((left / "sample.json").read_text()) == {
-        "seed": 7,
-        "train": {"0": {"seen": 30, "threshold": threshold}},
-        "eval": {"2": {"seen": 3, "threshold": EVERYTHING}},
+    assert json.loads((left / "sample.json").read_text()) == second.meta | {
+        "eval": {"2": EVERYTHING},
         "spans": {"2": 30},
     }
 
     again = run(tmp_path / "3", tmp_path / "late", left)
     # All rows of both spans below the threshold, and no other: a uniform sample of what there is now.
     candidates = [row for row in two.train + train if key_of(row) < threshold]
-    kept, sample = bottom(candidates, 40)
+    kept, lower = bottom(candidates, 40)
     assert read(again.folder / "Split-train") == kept
-    assert again.meta["train"]["0"] == {"seen": 135, "threshold": min(threshold, sample["threshold"])}
+    assert again.meta["train"]["0"] == min(threshold, lower)
     assert again.meta["spans"] == {"1": 105, "2": 30}
-    of_one, of_one_sample = bottom(held_out, 5)
+    of_one, of_one_threshold = bottom(held_out, 5)
     assert read(again.folder / "Split-eval") == sorted(of_one + two.eval, key=key_of)
-    assert again.meta["eval"]["1"] == of_one_sample
+    assert again.meta["eval"]["1"] == of_one_threshold
 
 
 def test_the_only_span_learned_again_leaves_nothing_of_the_old_sample(tmp_path, spans, read):
@@ -208,7 +238,143 @@ def test_the_only_span_learned_again_leaves_nothing_of_the_old_sample(tmp_path, 
 def test_what_is_forgotten_must_be_there_whole(tmp_path, spans):
     first = run(tmp_path / "1", spans[1].folder)
     shutil.rmtree(first.folder / "Split-eval")
-    with pytest.raises(OSError, match=f"{first.folder}/Split-eval"):
+    with pytest.raises(RetrainError, match=f"no file {first.folder}/Split-eval"):
         leave_out(tmp_path / "left", first.folder, 1)
     with pytest.raises(RetrainError, match=r"examples-2 is not there \(no sample\.json\)"):
         leave_out(tmp_path / "other", spans[2].folder, 1)
+
+
+def company(row):
+    """Every tenth row is of the rare one, every 25th of none."""
+    return {"company": None if row[1] % 25 == 0 else "rare" if row[1] % 10 == 0 else "often"}
+
+
+def test_balanced_by_a_column_over_two_versions(tmp_path, write, read):
+    ids = [(span, span * 1000 + i) for span in (1, 2) for i in range(200)]
+    for span in (1, 2):
+        for split in ("train", "eval"):
+            write(tmp_path / str(span) / f"Split-{split}", [r for r in ids if r[0] == span], more=company)
+    scheme = Scheme("balanced", ("company",))
+    first = run(tmp_path / "first", tmp_path / "1", scheme=scheme)
+    second = run(tmp_path / "second", tmp_path / "2", first.folder, scheme=scheme)
+    groups = {'["often"]': "often", '["rare"]': "rare", "[null]": None}
+    kept = read(second.folder / "Split-train")
+    assert kept == sorted(kept, key=key_of)
+    for name, value in groups.items():
+        mine, threshold = bottom([row for row in ids if company(row)["company"] == value], 13)
+        assert [row for row in kept if company(row)["company"] == value] == mine
+        assert second.meta["train"][name] == threshold
+    assert second.meta["scheme"] == {"name": "balanced", "by": ["company"]}
+    # Held-out examples are always by span.
+    assert {span for span, _ in read(second.folder / "Split-eval")} == {1, 2}
+
+
+def test_a_column_to_balance_by_that_is_not_there(tmp_path, spans):
+    with pytest.raises(RetrainError, match=r"replay\.by: 'kind' is no column .* company, miles"):
+        run(tmp_path / "out", spans[1].folder, scheme=Scheme("balanced", ("kind",)))
+
+
+def test_more_groups_than_the_capacity_are_refused_and_nothing_is_left_for_another_stage(tmp_path, write):
+    rows = [(1, i) for i in range(1, 60)]
+    for split in ("train", "eval"):
+        write(tmp_path / "new" / f"Split-{split}", rows, more=lambda row: {"area": row[1]})
+    with pytest.raises(RetrainError, match="more than 40 groups"):
+        run(tmp_path / "out", tmp_path / "new", scheme=Scheme("balanced", ("area",)))
+    assert not (tmp_path / "out" / "sample.json").exists()
+
+
+def test_another_scheme_begins_with_what_the_buffer_holds(tmp_path, spans, read):
+    first = run(tmp_path / "1", spans[1].folder)
+    second = run(tmp_path / "2", spans[2].folder, first.folder, scheme=Scheme("per_span"))
+    held = read(first.folder / "Split-train")
+    of_one, threshold = bottom(held, 20)
+    of_two, _ = bottom(spans[2].train, 20)
+    assert read(second.folder / "Split-train") == sorted(of_one + of_two, key=key_of)
+    assert second.meta["train"]["1"] == threshold
+    assert (second.meta["scheme"], second.meta["begun_with"]) == ({"name": "per_span"}, RESERVOIR)
+    assert second.meta["spans"] == {"1": 100, "2": 30}  # what was seen is known all the same
+    assert second.meta["eval"] == {"1": first.meta["eval"]["1"], "2": EVERYTHING}
+
+
+def test_a_buffer_of_the_time_when_there_was_one_scheme_goes_on(tmp_path, spans, read):
+    first = run(tmp_path / "1", spans[1].folder)
+    whole = run(tmp_path / "2", spans[2].folder, first.folder)
+    old = {"seed": 7, "spans": first.meta["spans"]} | {
+        split: {group: {"seen": 9, "threshold": t} for group, t in first.meta[split].items()}
+        for split in ("train", "eval")
+    }
+    (first.folder / "sample.json").write_text(json.dumps(old))
+    again = run(tmp_path / "3", spans[2].folder, first.folder)
+    assert again.meta == whole.meta
+    assert read(again.folder / "Split-train") == read(whole.folder / "Split-train")
+
+
+def test_held_out_rows_of_all_spans_together_are_bounded(tmp_path, spans, read):
+    first = run(tmp_path / "1", spans[1].folder, holdout_capacity=7)
+    assert len(read(first.folder / "Split-eval")) == 5
+    second = run(tmp_path / "2", spans[2].folder, first.folder, holdout_capacity=7)
+    kept = read(second.folder / "Split-eval")
+    assert [sum(row[0] == span for row in kept) for span in (1, 2)] == [4, 3]
+    assert kept == sorted(bottom(spans[1].eval, 4)[0] + spans[2].eval, key=key_of)
+
+
+def test_rows_for_which_a_condition_holds_are_forgotten(tmp_path, write, read):
+    ids = [(span, span * 1000 + i) for span in (1, 2) for i in range(50)]
+    columns = lambda row: company(row) | {"miles": 0.1 if row[1] % 2 else None}  # noqa: E731
+    for span in (1, 2):
+        for split, rows in {"train": ids, "eval": ids if span == 1 else [(2, 2010)]}.items():
+            mine = [row for row in rows if row[0] == span]
+            write(tmp_path / str(span) / f"Split-{split}", mine, more=columns)
+    first = run(tmp_path / "first", tmp_path / "1", capacity=1000, holdout_per_span=1000)
+    second = run(tmp_path / "second", tmp_path / "2", first.folder, capacity=1000, holdout_per_span=1000)
+    where = "company = 'rare' or miles == 0.1 and company != 'often'"
+    left = leave_out(tmp_path / "left", second.folder, where=where)
+
+    def gone(row):
+        values = columns(row)
+        # Where the company is missing, the condition is neither true nor false.
+        return values["company"] == "rare"
+
+    assert read(left / "Split-train") == sorted((row for row in ids if not gone(row)), key=key_of)
+    held_out = [row for row in ids if row[0] == 1 and not gone(row)]
+    assert read(left / "Split-eval") == sorted(held_out, key=key_of)
+    assert json.loads((left / "forgotten.json").read_text()) == {
+        "where": where,
+        "reason": "asked for",
+        "spans": [],
+        "train": 8,
+        "eval": 5,
+        "by_span": {"1": {"train": 4, "eval": 4}, "2": {"train": 4, "eval": 1}},
+    }
+    # Of span 2 nothing is held out any more: the gate must not ask for it.
+    assert json.loads((left / "sample.json").read_text()) == second.meta | {
+        "eval": {"1": EVERYTHING},
+        "quotas": {},
+    }
+    numbers = forget.Where.read("miles = 0.1", str(tmp_path / "schema"))
+    assert forget.count(artifact(left), numbers).to_json()["train"] == 50  # as it was written, not as float32
+
+
+@pytest.mark.parametrize(
+    ("where", "fact"),
+    [
+        (
+            "compny = 'x'",
+            r"'compny' is no column of the schema \(did you mean 'company'\?\); the columns are",
+        ),
+        ("company > 3", "compares a text with a number"),
+        ("miles", "expected is a condition"),
+        ("company", "expected is a condition"),
+    ],
+    ids=["no column", "no such comparison", "a number", "text"],
+)
+def test_a_condition_that_does_not_fit_the_columns(tmp_path, where, fact):
+    with pytest.raises(RetrainError, match=fact):
+        forget.Where.read(where, schema(tmp_path).uri)
+
+
+def test_a_column_with_several_values_is_no_condition(tmp_path, write):
+    for split in ("train", "eval"):
+        write(tmp_path / f"Split-{split}", [(1, 1)], more=lambda _: {"company": ["a", "b"]})
+    with pytest.raises(RetrainError, match="a row has 2 values of 'company'"):
+        forget.count(artifact(tmp_path), forget.Where.read("company = 'a'", schema(tmp_path).uri))

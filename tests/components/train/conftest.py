@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from components.features import raw_columns, to_json
 from components.label import Label
 from components.models import WideAndDeep
-from pipeline.config.sections import Training, WarmStart
+from pipeline.config.sections import Poisoning, Regularization, Training, WarmStart
 
 
 class Run:
@@ -24,6 +24,7 @@ class Run:
         folder: Path,
         graph: Any,
         records: Mapping[str, Sequence[bytes]],
+        held_out: Mapping[str, Sequence[bytes]],
         features: Any,
         columns: Collection[str],
         label: Label,
@@ -38,12 +39,13 @@ class Run:
             folder / "model/Format-Serving",
             folder / "model/checkpoint",
         )
-        for name, examples in records.items():
-            file = folder / name / "Split-train/data_tfrecord-00000-of-00001.gz"
-            file.parent.mkdir(parents=True)
-            with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
-                for example in examples:
-                    writer.write(example)
+        for split, artifacts in {"train": records, "eval": held_out}.items():
+            for name, examples in artifacts.items():
+                file = folder / name / f"Split-{split}/data_tfrecord-00000-of-00001.gz"
+                file.parent.mkdir(parents=True)
+                with tf.io.TFRecordWriter(str(file), "GZIP") as writer:
+                    for example in examples:
+                        writer.write(example)
         self.config = {
             "features": to_json(features),
             "columns": raw_columns(features, columns),
@@ -52,10 +54,14 @@ class Run:
             "training": Training(batch_size=32, epochs=6, learning_rate=0.02).model_dump(),
             "warm_start": WarmStart(epochs=2, learning_rate=0.01).model_dump(),
             "replay": {"ratio": 0.5},
+            "regularization": Regularization().model_dump(),
+            "poisoning": Poisoning().model_dump(),
             "new_spans": sorted(spans),
+            "resume_dir": str(folder / "steps"),
         }
         self.arguments = SimpleNamespace(
             train_files=[str(folder / name / "Split-train/*") for name in records],
+            eval_files=[str(folder / name / "Split-eval/*") for name in records],
             transform_output=str(graph.path),
             serving_model_dir=str(self.saved_model),
             model_run_dir=str(folder / "model_run"),
@@ -94,12 +100,16 @@ def make_run(graph_features: Any, serialize: Callable) -> Callable[..., Run]:
         columns: Collection[str] = (),
         label: Label = Label(name="big"),  # noqa: B008
         model: Any = WideAndDeep(hidden=[16], embedding_dim=4, dropout=0.1),  # noqa: B008
+        held_out: Mapping[str, Sequence[Any]] = MappingProxyType({}),  # noqa: B008
         **rows: Sequence[Any],
     ) -> Run:
-        """A run over rows by the name of the artifact that brings them."""
+        """A run over rows, and held-out rows, by the name of the artifact that brings them."""
         spans = {row["span"] for row in rows["new"]}
-        records = {name: serialize(some, graph.types) for name, some in rows.items()}
-        return Run(folder, graph, records, features, columns, label, model, base, spans)
+        records, held_out = (
+            {name: serialize(some, graph.types) for name, some in artifacts.items()}
+            for artifacts in (rows, held_out)
+        )
+        return Run(folder, graph, records, held_out, features, columns, label, model, base, spans)
 
     return make
 

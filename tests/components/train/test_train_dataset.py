@@ -6,20 +6,20 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.train.dataset import Mix, batches, count, count_labels, plan_mix, read_records
+from components.train.dataset import Mix, batches, count_labels, plan_mix, read_records
 
 
 def records(names):
     return tf.data.Dataset.from_tensor_slices(tf.constant(list(names), tf.string))
 
 
-def as_bytes(serialized):
-    return {"name": serialized}, tf.strings.length(serialized)
+def as_bytes(serialized, is_new):
+    return {"name": serialized, "is_new": is_new}, tf.strings.length(serialized)
 
 
-def epoch(dataset):
-    """The names in each batch of one pass."""
-    return [inputs["name"].numpy().tolist() for inputs, _ in dataset]
+def shown_in(stream, steps):
+    """The names in each of the first batches."""
+    return [inputs["name"].numpy().tolist() for inputs, _ in stream.take(steps)]
 
 
 NEW, OLD = ([f"{kind}{i:03}".encode() for i in range(n)] for kind, n in (("new", 100), ("old", 30)))
@@ -63,8 +63,8 @@ def test_every_new_example_fits_once_and_shares_hold(new_rows, old_rows, batch_s
 )
 def test_one_pass_shows_every_new_example_once(new_rows, old_rows, batch_size, ratio):
     mix = plan_mix(new_rows, old_rows, batch_size, ratio)
-    shown = epoch(batches(records(NEW[:new_rows]), records(OLD[:old_rows]), mix, 1000, 0, as_bytes))
-    assert len(shown) == mix.steps
+    stream = batches(records(NEW[:new_rows]), records(OLD[:old_rows]), mix, 1000, 0, as_bytes)
+    shown = shown_in(stream, mix.steps)
     told = Counter(name for batch in shown for name in batch)
     assert {name: n for name, n in told.items() if name.startswith(b"new")} == dict.fromkeys(
         NEW[:new_rows], 1
@@ -79,15 +79,48 @@ def test_batches_repeat_with_the_seed_and_change_with_it_and_from_pass_to_pass()
     mix = plan_mix(100, 30, 20, 0.5)
 
     def passes(seed):
-        dataset = batches(records(NEW), records(OLD), mix, 1000, seed, as_bytes)
-        return epoch(dataset), epoch(dataset), epoch(dataset.repeat(2))
+        both = shown_in(batches(records(NEW), records(OLD), mix, 1000, seed, as_bytes), 2 * mix.steps)
+        return both[: mix.steps], both[mix.steps :]
 
-    first, second, both = passes(3)
-    assert (first, second, both) == passes(3)
-    repeated = both[: mix.steps], both[mix.steps :]  # as run_fn shows them
-    for a, b in ((first, second), (first, passes(4)[0]), repeated):
+    first, second = passes(3)
+    assert (first, second) == passes(3)
+    for a, b in ((first, second), (first, passes(4)[0])):
         assert order(a, b"new") != order(b, b"new") and order(a, b"old") != order(b, b"old")
         assert sorted(order(a, b"new")) == sorted(order(b, b"new")) == NEW
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("old", [[], OLD], ids=["new alone", "mixed"])
+@pytest.mark.parametrize("done", [1, 9, 25])
+def test_a_stream_goes_on_where_another_left(done, old, full):
+    def stream(done):
+        mix = plan_mix(97, len(old), 20, 0.5)  # 97: the last batch of a pass is a smaller one
+        return shown_in(batches(records(NEW[:97]), records(old), mix, 50, 3, as_bytes, done, full), 30 - done)
+
+    assert stream(done) == stream(0)[done:]
+
+
+def test_full_batches_go_on_with_the_next_pass():
+    mix = plan_mix(97, 30, 20, 0.5)
+    shown = shown_in(batches(records(NEW[:97]), records(OLD), mix, 1000, 0, as_bytes, full=True), 97)
+    assert {len(batch) for batch in shown} == {20}
+    assert Counter(order(shown, b"new")) == dict.fromkeys(NEW[:97], 10)
+
+
+def test_each_example_is_told_new_or_replayed():
+    stream = batches(records(NEW), records(OLD), plan_mix(100, 30, 20, 0.5), 1000, 0, as_bytes)
+    for inputs, _ in stream.take(10):
+        told = [name.startswith(b"new") for name in inputs["name"].numpy()]
+        assert inputs["is_new"].numpy().tolist() == told and any(told) and not all(told)
+
+
+@settings(max_examples=50, deadline=None)
+@given(new_rows=st.integers(1, 60), old_rows=st.integers(0, 7), steps=st.integers(0, 40), full=st.booleans())
+def test_examples_shown_are_counted(new_rows, old_rows, steps, full):
+    mix = plan_mix(new_rows, old_rows, 16, 0.3)
+    sizes = [min(mix.new, new_rows - first) for first in range(0, new_rows, mix.new)]
+    expected = sum((mix.new if full else sizes[i % len(sizes)]) + mix.replayed for i in range(steps))
+    assert mix.examples(new_rows, steps, full) == expected
 
 
 def order(shown, kind):
@@ -97,7 +130,7 @@ def order(shown, kind):
 def test_inputs_and_labels_come_from_one_example():
     names = [b"x" * n for n in range(1, 30)]
     dataset = batches(records(names), records([b""]), Mix(4, 2, 8), 1000, 0, as_bytes)
-    for inputs, label in dataset:
+    for inputs, label in dataset.take(8):
         assert [len(name) for name in inputs["name"].numpy()] == label.numpy().tolist()
 
 
@@ -135,11 +168,13 @@ def folders(tmp_path_factory):
 )
 @pytest.mark.parametrize("order", [("a/*", "b/*"), ("b/*", "a/*")])
 def test_examples_are_new_by_their_span_wherever_they_lie(folders, spans, new, old, order):
-    read = read_records([str(folders / pattern) for pattern in order], spans)
-    for dataset, expected in zip(read, (new, old), strict=True):
-        found = [tf.train.Example.FromString(r) for r in dataset.as_numpy_iterator()]
-        assert [e.features.feature["n"].int64_list.value[0] for e in found] == expected
-        assert count(dataset) == len(expected)
+    for memory_rows in (0, 100):
+        read = read_records([str(folders / pattern) for pattern in order], spans, memory_rows)
+        assert (read.new_rows, read.old_rows) == (len(new), len(old))
+        for dataset, expected in ((read.new, new), (read.old, old)):
+            for _ in range(2):
+                found = [tf.train.Example.FromString(r) for r in dataset.as_numpy_iterator()]
+                assert [e.features.feature["n"].int64_list.value[0] for e in found] == expected
 
 
 def labelled(**values):

@@ -16,9 +16,11 @@ from components.label import LabelState
 from components.models import Cnn, Custom, Linear, Mlp, TwoTower, WideAndDeep
 from components.train import warm_start
 from components.train.blueprint import PADDING, Lookup, densify
+from components.train.build import build as build_of
+from components.train.objective import LOSSES
 from components.train.schedule import RunSchedule
 from components.train.state import TrainingState
-from components.train.trainer import _LOSSES, _build, _start
+from pipeline.config.sections import WarmStart
 
 FEATURES = [
     Numeric(name="x"),
@@ -28,6 +30,12 @@ FEATURES = [
     Numeric(name="noise"),
 ]
 IMAGE = Tensor(name="image", shape=[4, 5, 1])
+SAME = {"mean": 0.0, "scale": 1.0}
+FIT = {
+    "numeric": {"x": SAME, "noise": SAME},
+    "buckets": {},
+    "tensor": {"image": {"mean": [0.0] * 20, "scale": [1.0] * 20}},
+}
 CITIES = ["<missing>", "a", "b", "c"]
 SMALL = {"hidden": [16], "embedding_dim": 4, "dropout": 0.1}
 MODELS = {
@@ -51,6 +59,7 @@ def state_of(settings, task="binary", cities=CITIES, classes=("u", "v", "w")):
         step=0,
         task=task,
         label=LabelState(classes=list(classes) if task == "multiclass" else []).model_dump(),
+        fit=FIT,
     )
 
 
@@ -61,7 +70,7 @@ def build(settings, *args, **kwargs):
 
 def building(settings):
     own = SPEED if isinstance(settings, Custom) else {}
-    return functools.partial(_build, own=own, training={"clipnorm": 1.0, "seed": 0})
+    return functools.partial(build_of, own=own, training={"clipnorm": 1.0, "seed": 0})
 
 
 def make_data(rows=256):
@@ -96,7 +105,7 @@ def fit(model, optimizer, task, inputs, labels):
     """The mean loss of every epoch."""
     inputs = {tensor.name: inputs[tensor.name] for tensor in model.inputs}
     optimizer.learning_rate = RunSchedule(0.03, 0, 100, 0.0, 0.1)
-    model.compile(optimizer, _LOSSES[task](), jit_compile=False)
+    model.compile(optimizer, LOSSES[task](), jit_compile=False)
     return model.fit(inputs, labels, epochs=20, batch_size=64, verbose=0).history["loss"]
 
 
@@ -145,7 +154,7 @@ def test_the_in_batch_loss_is_that_of_finding_each_users_item(weights):
         **SMALL | {"dropout": 0.0, "batch_norm": False}, **TOWERS, negatives="in_batch", temperature=0.2
     )
     model, _ = build(settings)
-    model.compile(loss=_LOSSES["binary"]())
+    model.compile(loss=LOSSES["binary"]())
     inputs, _ = make_data(6)
     inputs["tags"] = np.array([[1, PADDING], [2, 3], [1, PADDING], [4, PADDING], [2, PADDING], [2, 3]])
     inputs["at"][:] = 0.5  # rows 0 and 2, 1 and 5 are of one item
@@ -168,7 +177,7 @@ def test_the_in_batch_loss_is_that_of_finding_each_users_item(weights):
 
 def test_a_batch_without_a_1_has_no_in_batch_loss():
     model, _ = build(TwoTower(**SMALL, **TOWERS, negatives="in_batch"))
-    model.compile(loss=_LOSSES["binary"]())
+    model.compile(loss=LOSSES["binary"]())
     inputs, _ = make_data(4)
     inputs = {tensor.name: tf.constant(inputs[tensor.name]) for tensor in model.inputs}
     zeros, answer = tf.zeros([4, 1]), model(inputs)
@@ -219,7 +228,9 @@ def test_a_successor_answers_as_its_champion_before_its_first_step(settings, tmp
 
     cities = ["c", "new", "<missing>", "b"]  # "a" is gone
     after = state_of(settings, task, cities=cities, classes=["u", "v", "w", "x"])
-    successor, its_optimizer = _start(after, tmp_path, building(settings))
+    successor, its_optimizer, *_ = warm_start.start(
+        after, tmp_path, building(settings), WarmStart().model_dump()
+    )
     inputs, _ = make_data(30)
     inputs["city"] = random.integers(0, 5, 30)
     known = {0: 3, 1: 4, 2: 0, 3: 2, 4: 4}  # the row of a term now -> before; 4: out of vocabulary
@@ -248,9 +259,16 @@ def test_a_feature_may_be_named_like_a_part_of_the_model(kind):
     names = [feature.name for feature in ODD]
     settings = TwoTower(**SMALL, user=names[::2], item=names[1::2]) if kind is TwoTower else kind()
     state = TrainingState(
-        to_json(ODD), settings.model_dump(), "adam", {"wide": ["a"]}, 0, "binary", LabelState().model_dump()
+        to_json(ODD),
+        settings.model_dump(),
+        "adam",
+        {"wide": ["a"]},
+        0,
+        "binary",
+        LabelState().model_dump(),
+        {},
     )
-    model, _ = _build(state, {}, {"clipnorm": 1.0, "seed": 0})
+    model, _ = build_of(state, {}, {"clipnorm": 1.0, "seed": 0})
     inputs = {t.name: tf.zeros([2, *(s or 3 for s in t.shape[1:])], t.dtype) for t in model.inputs}
     assert model(inputs).shape == (2, 1)
 
@@ -330,7 +348,7 @@ def test_what_is_no_such_model_is_refused(own, case):
 
 def test_text_of_a_preprocessing_fn_is_refused():
     state = TrainingState(
-        [], MODELS["custom"].model_dump(), "adam", {}, 0, "binary", LabelState().model_dump()
+        [], MODELS["custom"].model_dump(), "adam", {}, 0, "binary", LabelState().model_dump(), {}
     )
     with pytest.raises(RetrainError, match="preprocessing_fn gave text as 'city'"):
-        _build(state, {"city": tf.io.VarLenFeature(tf.string)}, {"clipnorm": 1.0, "seed": 0})
+        build_of(state, {"city": tf.io.VarLenFeature(tf.string)}, {"clipnorm": 1.0, "seed": 0})

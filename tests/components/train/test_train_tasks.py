@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.features import Categorical, Hashed, Numeric, Tensor, Text, Timestamp, request_names
-from components.label import Label
+from components.features import (
+    Categorical,
+    Hashed,
+    Numeric,
+    Tensor,
+    Text,
+    Timestamp,
+    from_json,
+    request_names,
+)
+from components.label import Label, LabelState
 from components.models import Cnn, Custom, Mlp, TwoTower
 from components.names import (
     CLASSES,
@@ -19,9 +28,11 @@ from components.names import (
     SERVING_DEFAULT,
     SERVING_RAW,
 )
-from components.train import trainer
-from components.train.blueprint import densify
+from components.train import warm_start
+from components.train.blueprint import densify, own_outputs
+from components.train.build import build
 from components.train.state import check_compatible, load_state
+from pipeline.config.sections import WarmStart
 
 pytestmark = pytest.mark.xdist_group("train_tasks")
 
@@ -36,7 +47,7 @@ def learn(fit, make_run, tmp_path_factory):
 
     def learn(rows, types, features, label, model, base=None, **config):
         folder = tmp_path_factory.mktemp("learn")
-        known = base and trainer.LabelState(**base.state["label"]).model_dump()
+        known = base and LabelState(**base.state["label"]).model_dump()
         graph = fit({"graph": rows}, folder, types, features, label, label_state=known, **config)["graph"]
         run = make_run(folder / "run", graph, base, features=features, label=label, model=model, new=rows)
         return graph, run(training=FAST, warm_start={"epochs": 1, "learning_rate": 0.01})
@@ -79,16 +90,15 @@ def answers(run, graph, rows, serialize):
 
 
 def build_of(run, graph):
-    features = trainer.feature_specs.from_json(run.config["features"])
-    own = trainer.own_outputs(graph.output.transformed_feature_spec(), features)
-    return functools.partial(trainer._build, own=own, training={"clipnorm": 1.0, "seed": 0})
+    own = own_outputs(graph.output.transformed_feature_spec(), from_json(run.config["features"]))
+    return functools.partial(build, own=own, training={"clipnorm": 1.0, "seed": 0})
 
 
 def restored(run, graph):
     """The model and the optimizer of a run, from its checkpoint."""
     state = load_state(run.checkpoint)
     check_compatible(state, state)
-    return trainer._start(state, run.checkpoint, build_of(run, graph))
+    return warm_start.start(state, run.checkpoint, build_of(run, graph), WarmStart().model_dump())[:2]
 
 
 # --- several classes, an image, odd columns ---
@@ -165,7 +175,9 @@ def test_a_new_class_comes_last_and_leaves_the_others_answers(image, learn, seri
     assert after.state["step"] == run.state["step"] + 3
     # Before its first step: the champion's logits, and one more.
     start = load_state(after.checkpoint)
-    model, optimizer = trainer._start(start, run.checkpoint, build_of(after, later))
+    model, optimizer = warm_start.start(
+        start, run.checkpoint, build_of(after, later), WarmStart().model_dump()
+    )[:2]
     assert int(optimizer.iterations) == run.state["step"]
     without = later.rows[:40]
     _, known = answers(run, graph, without, serialize)

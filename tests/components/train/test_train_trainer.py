@@ -1,8 +1,10 @@
 """`run_fn`, as the stock Trainer calls it."""
 
 import hashlib
+import json
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from components.errors import RetrainError
 from components.label import Label
-from components.train import trainer
-from components.train.trainer import StopDiverging
+from components.names import LOGITS
+from components.train import ewc, objective, trainer
+from components.train import graph as graphs
+from components.train.callbacks import Progress, StopDiverging
+from components.train.resume import StepCheckpoints
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
@@ -95,18 +100,11 @@ def test_nothing_new_to_learn(make_run, before, tmp_path):
         make_run(tmp_path, before, new=before.rows)(new_spans=[2])
 
 
-def test_a_champion_that_does_not_fit_is_refused(cold, make_run, before, tmp_path):
-    run = make_run(tmp_path, before, cold, new=before.rows)
-    with pytest.raises(RetrainError, match=r"the model changed: hidden was \[16\], is \[16, 8\]"):
-        run(model={"hidden": [16, 8]})
-    assert not run.saved_model.exists()
-
-
 class Epochs:
     """Feeds losses to the callback as Keras does: the mean of the epoch so far."""
 
     def __init__(self, limit, chance=0.0):
-        self.callback = StopDiverging(limit, chance)
+        self.callback = StopDiverging(limit, chance, Progress())
 
     def __call__(self, *losses):
         for epoch, values in enumerate(losses):
@@ -134,7 +132,7 @@ def test_divergence_is_measured_against_the_first_ten_steps():
 
 def class_weights(weights, counts=None, task="multiclass", classes=("a", "b", "c")):
     label = Label(name="y", task=task, class_weights=weights)
-    found = trainer._class_weights(label, list(classes), counts)
+    found = objective.class_weights(label, list(classes), counts)
     return None if found is None else found.tolist()
 
 
@@ -183,7 +181,8 @@ def test_a_rows_weight_is_its_own_times_its_classs():
             ).SerializeToString()
             for i in (0, 2, 1)
         ]
-        _, target, *weight = trainer._parser(graph, spec, [], label, weights)(tf.constant(rows))
+        transformed = graph(tf.io.parse_example(rows, spec))
+        _, target, *weight = graphs.rows(transformed, [], label, weights)
         return target.numpy().tolist(), *(w.numpy().tolist() for w in weight)
 
     told = np.array([1.0, 10.0, 100.0], np.float32)
@@ -204,9 +203,189 @@ class Vocabulary:
 
 def test_too_many_classes_are_refused_and_too_few():
     label = Label(name="kind", task="multiclass", max_classes=3)
-    assert trainer._classes(Vocabulary("b", "a", "ü"), label) == ["b", "a", "ü"]
+    assert graphs.classes(Vocabulary("b", "a", "ü"), label) == ["b", "a", "ü"]
     for classes in ("abcd", "a"):
         with pytest.raises(
             RetrainError, match=rf"'kind' has {len(classes)} classes .*expected 2 to 3 \(label\.max"
         ):
-            trainer._classes(Vocabulary(*classes), label)
+            graphs.classes(Vocabulary(*classes), label)
+
+
+# --- what a run says and keeps of itself ---
+
+
+def report(run, name="training"):
+    return json.loads((run.checkpoint / f"{name}.json").read_text())
+
+
+def test_what_a_cold_start_cost(cold):
+    cost = report(cold)
+    assert (cost["steps"], cost["epochs"], cost["examples"]) == (COLD_STEPS, 6, 6 * 240)
+    assert (cost["new_rows"], cost["replayed_rows"], cost["replay_ratio"]) == (240, 0, 0.0)
+    assert (cost["stopped"], cost["resumed_at"], cost["best_epoch"]) == ("done", None, None)
+    assert cost["seconds"] > 0 and cost["losses"]["last"] < cost["losses"]["first"]
+    assert report(cold, "warm_start")["start"] == "cold"
+
+
+def test_a_killed_run_goes_on_where_it_was(cold, make_run, before, tmp_path, monkeypatch):
+    run = make_run(tmp_path, before, new=before.rows)
+    write, written = StepCheckpoints.write, []
+
+    def write_and_die(*args):
+        write(*args)
+        written.append(args[1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepCheckpoints, "write", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            run(training={"checkpoint_steps": 21})
+    assert written == [21] and not run.saved_model.exists()
+    run()
+    assert report(run)["resumed_at"] == 21
+    for name, array in cold.variables().items():
+        np.testing.assert_allclose(run.variables()[name], array, rtol=1e-6, atol=1e-6, err_msg=name)
+    assert not list((tmp_path / "steps").iterdir())
+
+
+def test_a_step_checkpoint_is_of_one_training_alone(cold, make_run, before, after, tmp_path):
+    """Whatever a training is made of is in the name of its step checkpoints."""
+    run = make_run(tmp_path / "run", before, cold, new=before.rows, buffer=before.rows[:50])
+    other = make_run(tmp_path / "other", after, new=after.rows)
+    data = make_run(tmp_path / "data", before, cold, new=before.rows, buffer=before.rows[:49])
+
+    def name(run, **changes):
+        arguments = {**vars(run.arguments), "custom_config": run.config} | changes
+        return trainer.Run(SimpleNamespace(**arguments)).step_checkpoints()._folder.name
+
+    config = {**run.config, "training": {**run.config["training"], "seed": 1}}
+    elsewhere = {**run.config, "resume_dir": str(tmp_path / "elsewhere")}
+    same = name(run)
+    assert name(run, custom_config=elsewhere) == same
+    assert (
+        len(
+            {
+                same,
+                name(run, custom_config=config),
+                name(data),
+                name(run, base_model=None),
+                name(run, transform_output=other.arguments.transform_output),
+            }
+        )
+        == 5
+    )
+
+
+def flipped(rows):
+    """Rows whose labels are the opposite: what is learned of the others makes them worse."""
+    return [row | {"big": 1 - row["big"]} for row in rows]
+
+
+def test_a_run_stops_when_held_out_rows_are_served_no_better(make_run, before, tmp_path):
+    run = make_run(tmp_path, before, held_out={"new": flipped(before.rows[:90])}, new=before.rows)
+    run(training={"early_stopping": 2, "epochs": 9})
+    cost = report(run)
+    assert (cost["stopped"], cost["steps"], cost["best_epoch"]) == ("early_stopping", 3 * 8, 1)
+    assert run.state["step"] == 8
+
+
+def test_early_stopping_without_a_held_out_row_is_refused(make_run, before, tmp_path):
+    run = make_run(tmp_path, before, new=before.rows)
+    with pytest.raises(RetrainError, match=r"early_stopping: there is no held-out row .* data\.eval_share"):
+        run(training={"early_stopping": 1})
+
+
+def test_faster_arithmetic_learns_and_what_is_served_is_float32(cold, make_run, before, tmp_path, serialize):
+    run = make_run(tmp_path, before, new=before.rows)
+    run(training={"precision": "mixed_bfloat16", "xla": True})
+    losses = report(run)["losses"]
+    assert losses["last"] < 0.5 * losses["first"]
+    assert {array.dtype.name for array in run.variables().values()} <= {"float32", "int64", "int32"}
+    answer = predictions(run, serialize(before.rows))
+    # More bits than a bfloat16 has.
+    assert answer.dtype == np.float32
+    assert np.any(answer != tf.cast(tf.cast(answer, tf.bfloat16), tf.float32).numpy())
+    np.testing.assert_allclose(answer, predictions(cold, serialize(before.rows)), atol=0.5)
+
+
+EVERYTHING = {
+    "l2_sp": 1e-3,
+    "ewc": {"strength": 10.0, "decay": 0.5, "examples": 40},
+    "distillation": {"weight": 0.5, "temperature": 2.0, "on": "all"},
+    "dark_experience": 0.5,
+}
+
+
+def with_logits(rows, serialize, run, types):
+    """Replayed rows as the buffer holds them: with what the champion said of them."""
+    logits = tf.saved_model.load(str(run.saved_model)).logits(tf.constant(serialize(rows, types)))
+    return [row | {LOGITS: one.tolist()} for row, one in zip(rows, logits.numpy(), strict=True)]
+
+
+def test_a_run_with_everything_against_forgetting(cold, make_run, before, after, tmp_path, serialize):
+    old = with_logits(before.rows, serialize, cold, before.types)
+    graph = SimpleNamespace(**vars(after) | {"types": {**after.types, LOGITS: "FLOAT"}})
+    artifacts = {
+        "held_out": {
+            "new": after.rows[:60],
+            "buffer": [*before.rows[:40], *([before.rows[1] | {"span": 0}] * 9)],
+        },
+        "new": after.rows,
+        "buffer": old,
+    }
+    plain = make_run(tmp_path / "plain", graph, cold, **artifacts)(regularization=EVERYTHING)
+    checked = make_run(tmp_path / "checked", graph, cold, **artifacts)(
+        regularization=EVERYTHING, poisoning={"max_influence": 0.1, "trusted": "company == 'ann'"}
+    )
+    # The check changes nothing of what it checks.
+    ours, theirs = plain.variables(), checked.variables()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+    assert not (plain.checkpoint / "influence.json").exists()
+    told = report(checked, "influence")
+    ann = sum(row["company"] == "ann" for row in [*after.rows[:60], *artifacts["held_out"]["buffer"]])
+    examples = {name: values["examples"] for name, values in told["slices"].items()}
+    assert examples == {"past": 49, "span=0": 9, "span=1": 40, "trusted": ann} and ann
+    assert told["metric"] == "loss"
+    assert all(
+        v["with"] > 0 and v["without"] > 0 and v["with"] != v["without"] for v in told["slices"].values()
+    )
+    # Importances are kept for the next version, of what is trained and of nothing else.
+    fisher = ewc.load(checked.checkpoint)
+    assert {"embedding-company/embeddings", "to-output/kernel"} <= fisher.keys()
+    assert all((value >= 0).all() for value in fisher.values())
+    assert max(value.max() for value in fisher.values()) > 0
+    held = make_run(tmp_path / "held", graph, checked, **artifacts)(
+        regularization={"ewc": {"strength": 1e6, "decay": 1.0, "examples": 40}}, warm_start={"epochs": 1}
+    )
+    grown = ewc.load(held.checkpoint)
+    assert grown["to-output/kernel"].sum() > fisher["to-output/kernel"].sum()
+
+
+def test_poisoned_rows_raise_the_loss_of_past_ones(cold, make_run, before, tmp_path):
+    """Candidates that differ in the labels of their new rows alone."""
+    new = [row | {"span": 2} for row in before.rows]
+    artifacts = {"held_out": {"buffer": before.rows[:80]}, "buffer": before.rows}
+
+    def influence(name, rows):
+        run = make_run(tmp_path / name, before, cold, new=rows, **artifacts)
+        told = report(run(poisoning={"max_influence": 0.1}), "influence")["slices"]["span=1"]
+        return told["with"] - told["without"]
+
+    assert influence("poison", flipped(new)) > 0.2 > abs(influence("good", new))
+
+
+def test_the_rate_stays_where_it_ended_when_the_schedule_continues(cold, make_run, before, tmp_path):
+    new = [row | {"span": 2} for row in before.rows]
+    run = make_run(tmp_path, before, cold, new=new, buffer=before.rows)
+    run(warm_start={"schedule": "continue"}, training={"final_learning_rate": 0.25})
+    assert curve(run, "epoch_learning_rate") == pytest.approx([0.25 * 0.02] * 2)
+
+
+def test_frozen_layers_are_those_of_the_champion(cold, make_run, before, tmp_path):
+    new = [row | {"span": 2} for row in before.rows]
+    run = make_run(tmp_path, before, cold, new=new)(warm_start={"freeze": ["embedding-*", "dense-0"]})
+    for name, array in run.variables().items():
+        if name.startswith("model/"):
+            same = np.array_equal(array, cold.variables()[name])
+            assert same == name.startswith(("model/embedding-", "model/dense-0")), name

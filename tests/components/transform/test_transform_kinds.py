@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.features import EXAMPLE_WEIGHT, LABEL, NUMERIC, NUMERIC_MISSING, PARTS, outputs
+from components.features import (
+    EXAMPLE_WEIGHT,
+    LABEL,
+    NUMERIC,
+    NUMERIC_MISSING,
+    PARTS,
+    boundaries_output,
+    fit_outputs,
+    mean_output,
+    outputs,
+    scale_output,
+)
 
 pytestmark = pytest.mark.xdist_group("transform_kinds")
 
@@ -32,7 +43,33 @@ def index(lists, terms):
 
 
 def test_there_is_one_output_a_feature_and_one_for_all_numbers(kind_features, transformed):
-    assert set(transformed) == {*outputs(kind_features), LABEL, EXAMPLE_WEIGHT}
+    assert set(transformed) == {*outputs(kind_features), *fit_outputs(kind_features), LABEL, EXAMPLE_WEIGHT}
+
+
+@pytest.mark.parametrize(("name", "size"), [("pixels", 6), ("levels", 2), ("dark", 2)])
+def test_a_tensor_is_its_numbers_less_their_mean_by_their_scale_exactly(kinds, transformed, name, size):
+    mean, scale = transformed[mean_output(name)], transformed[scale_output(name)]
+    assert mean.shape == scale.shape == (len(kinds.rows), size)
+    assert (mean == mean[0]).all() and (scale == scale[0]).all()
+    if name == "dark":  # no row has a value: whatever comes is no number
+        assert not mean.any() and not scale.any()
+        assert not kinds([{"dark": [3.0, 4.0]}])["dark"].any()
+        return
+    columns = {"pixels": ["pixels"], "levels": ["low", "high"]}[name]
+    for row, tensor, m, s in zip(kinds.rows, transformed[name], mean, scale, strict=True):
+        values = [v for c in columns for v in (row[c] if isinstance(row[c], list) else [row[c]])][:size]
+        given = np.array([np.nan if v is None else v for v in values], np.float32)
+        expected = np.zeros(size, np.float32)
+        expected[: len(given)] = np.nan_to_num((given - m[: len(given)]) / s[: len(given)])
+        np.testing.assert_array_equal(tensor.reshape(-1), expected)
+
+
+def test_the_boundaries_of_buckets_are_told(kinds, transformed):
+    boundaries = transformed[boundaries_output("miles")]
+    assert boundaries.shape == (len(kinds.rows), 3) and (boundaries == boundaries[0]).all()
+    for row, bucket in zip(kinds.rows, transformed["miles"], strict=True):
+        assert row["miles"] is None or bucket == sum(row["miles"] >= boundary for boundary in boundaries[0])
+    assert not transformed[boundaries_output("never")].any()
 
 
 def test_a_column_with_a_blank_is_a_number(kinds, transformed):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from components.errors import RetrainError
-from components.features import LABEL, NUMERIC, Hashed, Numeric
+from components.features import LABEL, NUMERIC, NUMERIC_MEAN, NUMERIC_SCALE, Hashed, Numeric
 from components.label import Label
 from components.transform.preprocessing import preprocessing_fn
 
@@ -33,7 +33,7 @@ def test_what_it_gives_stands_beside_the_features(fit, tmp_path):
     )
     out = graph(rows)
     np.testing.assert_allclose(out["speed"][:, 0], (speed - speed.mean()) / speed.std(), atol=1e-5)
-    assert set(out) == {"speed", NUMERIC, "numeric_missing", LABEL}
+    assert set(out) == {"speed", NUMERIC, "numeric_missing", NUMERIC_MEAN, NUMERIC_SCALE, LABEL}
     alone = graph([{}], without=["tip"])
     np.testing.assert_allclose(alone["speed"], [[-speed.mean() / speed.std()]], atol=1e-5)
 
@@ -58,6 +58,7 @@ def preprocess(module):
         "label": Label(name="y").model_dump(),
         "label_state": None,
         "module": module,
+        "kept": {},
     }
     with tf.Graph().as_default():  # as TFX traces it
         kinds = {"city": tf.string, "y": tf.int64}

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from components.features import LABEL, NUMERIC, NUMERIC_MISSING
+from components.features import LABEL, NUMERIC, NUMERIC_MEAN, NUMERIC_MISSING, NUMERIC_SCALE
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
@@ -23,6 +24,25 @@ def test_numbers_become_z_scores_of_the_values_that_are_there(before, column):
     expected = (x - np.nanmean(x)) / np.nanstd(x)
     scaled = before(before.rows)[NUMERIC][:, NUMBERS.index(column)]
     np.testing.assert_allclose(scaled, np.nan_to_num(expected, nan=0.0), atol=1e-4)
+
+
+@pytest.mark.parametrize("column", NUMBERS)
+def test_a_z_score_is_the_value_less_the_mean_by_the_scale_exactly(before, column):
+    out, i = before(before.rows), NUMBERS.index(column)
+    mean, scale = out[NUMERIC_MEAN][:, i], out[NUMERIC_SCALE][:, i]
+    assert (mean == mean[0]).all() and (scale == scale[0]).all()
+    x = values(before.rows, column).astype(np.float32)
+    if column == "fare":
+        x = tf.math.log1p(tf.maximum(x, 0.0)).numpy()
+    if column == "tolls":  # no row has one
+        assert mean[0] == scale[0] == 0.0
+    else:
+        np.testing.assert_array_equal(out[NUMERIC][:, i], np.nan_to_num((x - mean) / scale))
+
+
+def test_the_constants_are_the_same_without_any_value(before):
+    (mean,), (row, *_) = before([{}])[NUMERIC_MEAN], before(before.rows)[NUMERIC_MEAN]
+    np.testing.assert_array_equal(mean, row)
 
 
 def test_a_flag_tells_which_numbers_are_missing(before):
@@ -86,7 +106,7 @@ def test_a_binary_label_passes_through(before):
 def test_a_request_has_no_label_and_gives_the_same_inputs(before):
     served, trained = before(before.rows, without=["big"]), before(before.rows)
     inputs = {NUMERIC, NUMERIC_MISSING, "company", "area_code", "hour", "rare"}
-    assert set(served) == inputs == set(trained) - {LABEL}
+    assert set(served) == inputs | {NUMERIC_MEAN, NUMERIC_SCALE} == set(trained) - {LABEL}
     for name, array in served.items():
         np.testing.assert_array_equal(array, trained[name])
 

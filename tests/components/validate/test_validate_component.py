@@ -29,6 +29,8 @@ SCHEMA = """
 """
 ROWS = 2000
 
+UNCHECKED = {"max_label_shift": None, "max_duplicates": None, "reference": None, "released": []}
+
 
 def frame(mean=0.0, share_of_a=0.5, words=("a", "b"), share_of_7=0.5):
     """2,000 rows: `x` normal, `word` one of two, `code` 7 or 8."""
@@ -52,7 +54,8 @@ class Validation:
         self.schema_artifact = self._artifact(standard_artifacts.Schema, "schema")
         Path(self.schema_artifact.uri, "schema.pbtxt").write_text(schema)
         self.quarantine = self._artifact(Quarantine, "quarantine")
-        report = {"rows_kept": {"train": ROWS, "eval": ROWS}, "quarantined": 3}
+        span = {"labels": {"rows": 2 * ROWS, "classes": {"0": 3000, "1": 1000}}, "repeated": 0.25}
+        report = {"rows_kept": {"train": ROWS, "eval": ROWS}, "quarantined": 3, "per_span": {"5": span}}
         Path(self.quarantine.uri, "report.json").write_text(json.dumps(report))
 
     def _artifact(self, kind, name, split_names=None):
@@ -72,7 +75,7 @@ class Validation:
             path.write_bytes(statistics.SerializeToString())
         return artifact
 
-    def decide(self, new, base=None):
+    def decide(self, new, base=None, **poisoning):
         """Decision.json and the artifact's `train`, over frames or a dict of split -> frame."""
         new = new if isinstance(new, dict) else {"train": new, "eval": new}
         statistics = self.statistics("new", **new)
@@ -91,6 +94,7 @@ class Validation:
             inputs["drift"] = [self._drift(statistics, self.statistics("base", train=base, eval=base))]
         output = self._artifact(Decision, "decision")
         properties = {"forced": 0, "on_drift": 1, "min_rows": ROWS + 1, "severity": "error"}
+        properties["poisoning"] = json.dumps(UNCHECKED | poisoning)
         Executor().Do(inputs, {"decision": [output]}, properties | {"cold_start": int(base is None)})
         return json.loads(Path(output.uri, "decision.json").read_text()), output.train
 
@@ -145,6 +149,32 @@ def test_a_column_that_cannot_be_compared_is_told(validation):
         "threshold": pytest.approx(0.1),
         "drifted": False,
     }
+
+
+def test_a_span_of_copies_is_not_trained_on_even_at_a_cold_start(validation):
+    decision, train = validation.decide(frame(), max_duplicates=0.2)
+    assert (decision["action"], train) == ("quarantine", 0)
+    (reason,) = decision["reasons"]
+    assert reason.startswith("span 5 is set aside: 25.0% of its rows repeat another one of it")
+    assert list(decision["quarantine"]) == ["5"]
+    assert decision["labels"] == {"5": {"rows": 2 * ROWS, "classes": {"0": 3000, "1": 1000}}}
+
+
+def test_a_span_whose_labels_have_shifted_is_not_trained_on(validation):
+    before = {"rows": 1000, "classes": {"0": 200, "1": 800}}
+    decision, train = validation.decide(frame(mean=1.0), frame(), max_label_shift=0.3, reference=before)
+    assert (decision["action"], train) == ("quarantine", 0) and "from 20.0% to 75.0%" in decision["reasons"][
+        0
+    ]
+
+
+def test_a_released_span_is_trained_on_and_measured_all_the_same(validation):
+    decision, train = validation.decide(frame(), max_duplicates=0.2, released=[5])
+    assert (decision["action"], train) == ("train", 1)
+    assert [(m["measure"], m["value"], m["exceeded"]) for m in decision["poison"]] == [
+        ("label_shift", None, False),
+        ("duplicates", 0.25, True),
+    ]
 
 
 def test_an_anomaly_refuses_even_a_cold_start(validation):

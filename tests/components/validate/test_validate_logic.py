@@ -136,6 +136,16 @@ CASES = {
         ],
     ),
     "skip": ({}, "skip", SKIP),
+    "poison is set aside, whatever the reasons": (
+        EVERY_REASON | {"quarantine": {3: "odd labels", 4: "copies"}},
+        "quarantine",
+        ["span 3 is set aside: odd labels", "span 4 is set aside: copies"],
+    ),
+    "what is refused is not set aside": (
+        {"problems": ["a: odd"], "quarantine": {3: "odd labels"}},
+        "refuse",
+        ["a: odd"],
+    ),
 }
 
 
@@ -153,4 +163,6 @@ def test_as_data():
         "reasons": ["drift: x 0.300 > 0.25 (jsd)"],
         "drift": [{"feature": "x", "measure": "jsd", "value": 0.3, "threshold": 0.25, "drifted": True}],
         "rows": {"train": 50, "eval": 5, "quarantine": 0},
+        "poison": [],
+        "quarantine": {},
     }

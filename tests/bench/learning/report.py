@@ -1,0 +1,40 @@
+"""Writes docs/benchmarks.md, its pictures and bench/learning.json, of the results that are there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.bench.learning.fold import write_json
+from tests.bench.learning.page import page
+from tests.bench.learning.pictures import draw
+from tests.bench.learning.problems import PROBLEMS, Problem
+from tests.bench.learning.summary import table, targets
+
+
+def write(results: Path, summary: Path, docs: Path) -> None:
+    """Writes page, pictures and JSON anew.
+
+    Args:
+        results: the folder of the results, one file each.
+        summary: the JSON to write.
+        docs: the folder of `benchmarks.md`, with the pictures beside it in `benchmarks/`.
+    """
+    found = {name: _read(results / name, PROBLEMS[name]) for name in PROBLEMS}
+    file = results / "cost.json"
+    cost = json.loads(file.read_text()) if file.exists() else None
+    tables = {name: table(PROBLEMS[name], found[name]) for name in PROBLEMS if found[name]}
+    write_json(summary, {"tables": tables, "cost": cost, "targets": targets(tables, cost)})
+    for name in tables:
+        draw(PROBLEMS[name], found[name], docs / "benchmarks" / f"{name}.svg")
+    aside = docs / "benchmarks.md.new"
+    aside.write_text(page(tables, cost))
+    aside.rename(docs / "benchmarks.md")
+
+
+def _read(folder: Path, problem: Problem) -> dict[str, list[dict[str, Any]]]:
+    """In the order in which the problem names its methods."""
+    every = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    by_method = {method: [r for r in every if r["method"] == method] for method in problem.methods}
+    return {method: found for method, found in by_method.items() if found}
