@@ -153,19 +153,14 @@ class Executor(base_executor.BaseExecutor):
     def _influence(
         self, input_dict: dict[str, list[types.Artifact]], settings: dict[str, Any]
     ) -> list[logic.Check]:
-        if settings["max_influence"] is None:
+        limit, expected = settings["max_influence"], settings["past_spans"] and not settings["shadow"]
+        if limit is None:
             return []
         path = os.path.join(folder_of(input_dict["model"]), "checkpoint", "influence.json")
-        if not os.path.exists(path):
-            if settings["past_spans"] and not settings["shadow"]:
-                raise RetrainError(
-                    f"gate: poisoning.max_influence is set, but the trainer left no {path}, although past "
-                    "spans have held-out examples to measure it on"
-                )
-            return []
-        with open(path) as file:
-            slices = json.load(file)["slices"]
-        return logic.judge_influence(slices, settings["max_influence"], settings["min_examples"])
+        if os.path.exists(path):
+            with open(path) as file:
+                return logic.judge_influence(json.load(file)["slices"], limit, settings["min_examples"])
+        return [logic.not_measured("max_influence", logic.LOSS, logic.PAST_SPANS, limit)] if expected else []
 
     def _classes(self, input_dict: dict[str, list[types.Artifact]], task: str) -> int | None:
         if task != "multiclass":

@@ -281,6 +281,11 @@ def judge_influence(
     return [judged.check(name, with_it, without) for name in measured]
 
 
+def not_measured(gate: str, metric: str, name: str, limit: float) -> Check:
+    """The check that fails because there is nothing to judge, although there should be."""
+    return Check(gate, metric, name, None, None, limit, 0, "failed", relative=True)
+
+
 def _part(line: Mapping[str, Mapping[str, Mapping[str, Any]]], name: str) -> Metrics:
     return {of: {metric: entry[name] for metric, entry in entries.items()} for of, entries in line.items()}
 

@@ -104,8 +104,9 @@ def forget(
     if not where.strip():
         raise RetrainError("forget: say which records, with --where \"column = 'value'\"")
     deployment, terminal = find_all(words, state, data), make_terminal(json)
-    with terminal.captured(new_log(deployment.state, "forget")), terminal.progress() as progress:
-        forgotten = forgetting.forget(deployment, where, reason, dry_run, progress.update)
+    log = new_log(deployment.state, "forget")
+    with terminal.captured(log), terminal.progress() as progress:
+        forgotten = forgetting.forget(deployment, where, reason, dry_run, progress.update, log)
     terminal.show(forgotten.to_json(), forgotten.describe())
 
 

@@ -120,12 +120,12 @@ def test_report_writes_page_picture_and_json(tmp_path: Path, results: Any) -> No
             name = f"{one['method'].replace(' ', '-')}-{one['seed']}.json"
             fold.write_json(tmp_path / "results/taxi" / name, one)
     (tmp_path / "docs").mkdir()
-    report.write(tmp_path / "results", tmp_path / "learning.json", tmp_path / "docs")
+    report.write(tmp_path / "results", tmp_path / "docs")
     text = (tmp_path / "docs/benchmarks.md").read_text()
     assert "| replay | 0.7000 | 0.6000 | 0.8750 ± 0.0354 |" in text
     assert "(benchmarks/taxi.svg)" in text
     assert (tmp_path / "docs/benchmarks/taxi.svg").stat().st_size < 100_000
-    assert '"tables"' in (tmp_path / "learning.json").read_text()
+    assert '"tables"' in (tmp_path / "docs/benchmarks/learning.json").read_text()
 
 
 def test_a_method_changes_keys_and_leaves_the_others(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.docs.shell import Shell
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # In the order of reading; the state that one page leaves, the next one finds.
-READ = ["quickstart", "your-data", "models", "drift-and-gates", "operating"]
+READ = ["quickstart", "your-data", "models", "drift-and-gates", "learning", "operating"]
 PAGES = [*(DOCS / f"{name}.md" for name in READ), ROOT / "README.md", DOCS / "README.md"]
 COMMAND_SECONDS = 400.0
 

@@ -473,6 +473,11 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
             "compare with",
         ),
         (
+            ("replay", "by"),
+            ["company"],
+            "replay.by: got columns for the scheme reservoir, which only balanced has",
+        ),
+        (
             ("replay", "holdout_per_span"),
             99,
             "replay.holdout_per_span: got 99, expected at least gates.min_examples, 100: with fewer, "

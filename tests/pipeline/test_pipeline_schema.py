@@ -268,6 +268,10 @@ def test_a_sound_configuration_passes(deploy: Deploy) -> None:
             "a value, as in count == ...",
         ),
         (
+            {"replay": {"scheme": "balanced", "by": ["word", "wort"]}},
+            "replay.by: got 'wort', which is no feature of the schema; did you mean word?",
+        ),
+        (
             {"slices": [["word"], ["wort"]]},
             "slices.1: got 'wort', which is no feature of the schema; did you mean word?",
         ),

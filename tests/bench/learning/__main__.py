@@ -16,10 +16,10 @@ from typing import Any
 
 from tests.bench.learning import cost, fold, report
 from tests.bench.learning.problems import PROBLEMS
+from tests.bench.learning.result import WORK, measure
 from tests.bench.learning.summary import matrix
 
 RESULTS = Path("bench/learning")
-WORK = Path("bench/work/learning").absolute()
 QUICK = ("split_mnist", "replay 500", 2)  # data, method, spans
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         _quick()
         return
     failed = [] if asked.report else _measure(asked.what, asked.method, asked.seeds)
-    report.write(RESULTS, Path("bench/learning.json"), Path("docs"))
+    report.write(RESULTS, Path("docs"))
     if failed:
         sys.exit("\n".join(failed))
 
@@ -83,26 +83,6 @@ def _apart(measured: Callable[..., Any], file: Path, *args: Any) -> list[str]:
     fold.write_json(file, result)
     print(f"{what}: {time.monotonic() - begun:.0f} s", flush=True)
     return []
-
-
-def measure(name: str, method: str, seed: int, spans: int) -> dict[str, Any]:
-    """One result, with what it is a result of; its states go, its numbers stay."""
-    problem = PROBLEMS[name]
-    work = WORK / name / f"{method.replace(' ', '-')}-{seed}"
-    runs = fold.measure(problem, problem.methods[method], seed, spans, _data(name), work)
-    shutil.rmtree(work)
-    return {"problem": name, "method": method, "seed": seed, "runs": runs}
-
-
-def _data(name: str) -> Path:
-    """The spans of a data set, written once."""
-    data = WORK / "data" / name
-    if not data.exists():
-        aside = data.with_name(f"{name}.new")
-        shutil.rmtree(aside, ignore_errors=True)
-        PROBLEMS[name].write(aside)
-        aside.rename(data)
-    return data
 
 
 def _quick() -> None:

@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md, its pictures and bench/learning.json, of the results that are there."""
+"""Writes docs/benchmarks.md, its pictures and its JSON, of the results that are there."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from tests.bench.learning.problems import PROBLEMS, Problem
 from tests.bench.learning.summary import table, targets
 
 
-def write(results: Path, summary: Path, docs: Path) -> None:
+def write(results: Path, docs: Path) -> None:
     """Writes page, pictures and JSON anew.
 
     Args:
         results: the folder of the results, one file each.
-        summary: the JSON to write.
-        docs: the folder of `benchmarks.md`, with the pictures beside it in `benchmarks/`.
+        docs: the folder of `benchmarks.md`, with the pictures and `learning.json` in `benchmarks/` beside it.
     """
     found = {name: _read(results / name, PROBLEMS[name]) for name in PROBLEMS}
     file = results / "cost.json"
     cost = json.loads(file.read_text()) if file.exists() else None
     tables = {name: table(PROBLEMS[name], found[name]) for name in PROBLEMS if found[name]}
-    write_json(summary, {"tables": tables, "cost": cost, "targets": targets(tables, cost)})
+    write_json(
+        docs / "benchmarks/learning.json",
+        {"tables": tables, "cost": cost, "targets": targets(tables, cost), "results": found},
+    )
     for name in tables:
         draw(PROBLEMS[name], found[name], docs / "benchmarks" / f"{name}.svg")
     aside = docs / "benchmarks.md.new"
