@@ -25,11 +25,13 @@ class Metric:
             that have it.
         more_is_better: False for a loss.
         compares_labels: it needs labels that differ: an AUC both classes, R2 a variance.
+        ranks: it is a share of the pairs of one example of each class, and noise where one has few.
     """
 
     classes: Mapping[str, str]
     more_is_better: bool = True
     compares_labels: bool = False
+    ranks: bool = False
 
     @property
     def tasks(self) -> frozenset[str]:
@@ -43,8 +45,8 @@ SETTINGS = ("min_value", "max_drop", "max_slice_drop", *FORGETTING, "relative")
 PAST_SPANS = "past spans"  # what a check on all of them together is on
 LOSS = "loss"  # what a model is trained to make small; measured by the trainer, of the new data's influence
 METRICS: Mapping[str, Metric] = {
-    "auc": Metric({"binary": "AUC"}, compares_labels=True),
-    "pr_auc": Metric({"binary": "AUCPrecisionRecall"}, compares_labels=True),
+    "auc": Metric({"binary": "AUC"}, compares_labels=True, ranks=True),
+    "pr_auc": Metric({"binary": "AUCPrecisionRecall"}, compares_labels=True, ranks=True),
     "accuracy": Metric({"binary": "BinaryAccuracy", "multiclass": f"{_OURS}MulticlassAccuracy"}),
     "balanced_accuracy": Metric({"multiclass": f"{_OURS}MulticlassBalancedAccuracy"}),
     "log_loss": Metric(
@@ -78,6 +80,23 @@ def _labels_agree(values: Mapping[str, float]) -> bool:
     return values.get(LABEL_VARIANCE) == 0.0
 
 
+FEWEST_OF_A_CLASS = 10
+
+
+def is_noise(metric: str, values: Mapping[str, float]) -> bool:
+    """Whether the labels of a slice are too much alike for differences of a metric to mean anything.
+
+    With three positives, one that moves past a tenth of the negatives moves the AUC by 0.03.
+    """
+    if metric not in METRICS or not METRICS[metric].compares_labels:
+        return False
+    variance = values.get(LABEL_VARIANCE, math.nan)
+    if not METRICS[metric].ranks or not 0.0 <= variance <= 0.25:
+        return _labels_agree(values)
+    rarer = values.get(EXAMPLE_COUNT, 0.0) * (1 - math.sqrt(1 - 4 * variance)) / 2
+    return round(rarer) < FEWEST_OF_A_CLASS
+
+
 Outcome = Literal["passed", "failed", "not judged"]
 
 
@@ -94,7 +113,7 @@ class Check:
             `max_influence`, they are the loss with the new data and without.
         limit: what the setting says.
         examples: how many the values were measured on.
-        outcome: `not judged` only where there were too few examples to, or all had the same label. A past
+        outcome: `not judged` only where there were too few examples to, in all or of one class. A past
             span always has held-out examples, so one that was not measured has failed.
         relative: the limit is a share of the champion's value.
     """
@@ -313,10 +332,10 @@ class _Gate:
         values = candidate.get(name, {})
         mine, base = values.get(self.metric), champion.get(name, {}).get(self.metric)
         examples = int(values.get(EXAMPLE_COUNT, 0))
-        agree = self.metric != LOSS and METRICS[self.metric].compares_labels and _labels_agree(values)
         lost = self.gate in FORGETTING and name not in candidate
         outcome: Outcome
-        if (examples < self.min_examples and not lost) or (agree and self.gate != "min_value"):
+        noise = self.gate != "min_value" and is_noise(self.metric, values)
+        if (examples < self.min_examples and not lost) or noise:
             outcome = "not judged"
         else:
             outcome = "passed" if self._passes(mine, base) else "failed"

@@ -16,7 +16,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
-from components.evaluate.logic import EXAMPLE_COUNT, OVERALL, Metrics, is_known, rise
+from components.evaluate.logic import EXAMPLE_COUNT, OVERALL, Metrics, is_known, is_noise, rise
 
 
 class Entry(TypedDict):
@@ -105,10 +105,13 @@ def _first(value: float, before: float | None = None) -> Entry:
 def _measured(
     metrics: Metrics, names: Collection[str], min_examples: int
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """The slices with enough examples, each with the values that are numbers."""
+    """The slices with enough examples, each with the values that are numbers, and no noise."""
     for name, values in metrics.items():
         if name != OVERALL and values.get(EXAMPLE_COUNT, 0) >= min_examples:
-            yield name, {metric: values[metric] for metric in names if is_known(values.get(metric))}
+            yield (
+                name,
+                {m: values[m] for m in names if is_known(values.get(m)) and not is_noise(m, values)},
+            )
 
 
 def learning(

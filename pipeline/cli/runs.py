@@ -119,7 +119,8 @@ def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterat
     waiting = learner.waiting()
     for span, why in learner.left_out.items():
         terminal.note(
-            f"span {named.label([span])} is set aside: {why} (--retry looks at it again, `retrain release` takes it as it is)"
+            f"span {named.label([span])} is set aside: {why} (--retry looks at it again, `retrain release` "
+            "takes it as it is)"
         )
     late = [span for span in learner.late() if span.span not in waiting]
     for line in late_lines(late, named):

@@ -276,7 +276,8 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
         (
             ("replay", "scheme"),
             "resevoir",
-            "replay.scheme: got 'resevoir', expected one of reservoir, balanced, recency, per_span; did you mean reservoir?",
+            "replay.scheme: got 'resevoir', expected one of reservoir, balanced, recency, per_span; "
+            "did you mean reservoir?",
         ),
         (
             ("training", "optimizer"),

@@ -157,6 +157,14 @@ def test_only_what_compares_labels_needs_different_ones():
     assert "auc" in only_defined(values(0.5, label_variance=1e-9))
 
 
+@pytest.mark.parametrize(("positives", "outcome"), [(9, "not judged"), (10, "failed"), (491, "not judged")])
+def test_a_fall_of_auc_on_a_handful_of_one_class_is_noise(positives: int, outcome: str):
+    share = positives / 500
+    few = {"label_variance": share * (1 - share)}
+    verdict = judged(*both({"word=a": values(0.1, **few)}))
+    assert [c.outcome for c in verdict.checks if c.slice == "word=a"] == [outcome]
+
+
 @pytest.mark.parametrize("unknown", [{}, {"label_variance": math.nan}], ids=["missing", "NaN"])
 def test_where_it_is_not_known_whether_labels_differ_nothing_is_excused(unknown):
     measures = {"example_count": 500.0, "r2": math.nan, **unknown}

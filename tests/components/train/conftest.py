@@ -15,6 +15,9 @@ from components.label import Label
 from components.models import WideAndDeep
 from pipeline.config.sections import Poisoning, Regularization, Training, WarmStart
 
+BIG = Label(name="big")
+SMALL = WideAndDeep(hidden=[16], embedding_dim=4, dropout=0.1)
+
 
 class Run:
     """What TFX gives to `run_fn`, in a folder of its own; calling it trains."""
@@ -98,9 +101,9 @@ def make_run(graph_features: Any, serialize: Callable) -> Callable[..., Run]:
         base: Run | None = None,
         features: Any = graph_features,
         columns: Collection[str] = (),
-        label: Label = Label(name="big"),  # noqa: B008
-        model: Any = WideAndDeep(hidden=[16], embedding_dim=4, dropout=0.1),  # noqa: B008
-        held_out: Mapping[str, Sequence[Any]] = MappingProxyType({}),  # noqa: B008
+        label: Label = BIG,
+        model: Any = SMALL,
+        held_out: Mapping[str, Sequence[Any]] = MappingProxyType({}),
         **rows: Sequence[Any],
     ) -> Run:
         """A run over rows, and held-out rows, by the name of the artifact that brings them."""
