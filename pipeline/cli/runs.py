@@ -118,10 +118,9 @@ def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterat
     learner = Learner(deployment, log_to=terminal.log_to, **options)
     waiting = learner.waiting()
     for span, why in learner.left_out.items():
-        terminal.note(
-            f"span {named.label([span])} is set aside: {why} (--retry looks at it again, `retrain release` "
-            "takes it as it is)"
-        )
+        terminal.note(f"span {named.label([span])} is {_left_out(why, learner.from_scratch)}")
+    for difference in learner.changed.values():
+        terminal.note(f"{difference}; the shadow learns it as it is now")
     late = [span for span in learner.late() if span.span not in waiting]
     for line in late_lines(late, named):
         terminal.note(line)
@@ -137,12 +136,22 @@ def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterat
         yield from learner.outcomes()
 
 
+def _left_out(why: str, from_scratch: bool) -> str:
+    if from_scratch:
+        return f"left out of the shadow: {why}"
+    return f"set aside: {why} (--retry looks at it again, `retrain release` takes it as it is)"
+
+
 def _line(outcome: Any) -> str:
     took = f"{sum(outcome.seconds.values()):.0f} s"
     what = f"span {outcome.label}: {outcome.action}"
     if outcome.version is None:
         return f"{what} ({took}): {'; '.join(outcome.decision['reasons'])}"
-    return f"{what} ({took}): version {outcome.version} {'is served' if outcome.blessed else 'was rejected'}"
+    became = "was rejected"
+    if outcome.blessed:
+        became = "is served" if outcome.served == outcome.version else "is the shadow"
+    again = f", attempt {outcome.attempt}" if outcome.attempt > 1 else ""
+    return f"{what} ({took}{again}): version {outcome.version} {became}"
 
 
 def _refusal(outcome: Any, deployment: Deployment) -> str:
