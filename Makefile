@@ -7,7 +7,7 @@ ifeq ($(origin PYTHON),command line)
 stale := stale
 endif
 
-.PHONY: help setup demo test lint bench bench-learning reference image clean stale
+.PHONY: help setup demo test test-docs lint bench bench-learning reference image clean stale
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: .venv/.ready ## show the whole loop on real data
 
 test: .venv/.ready ## run the tests
 	.venv/bin/pytest
+
+test-docs: .venv/.ready ## type every command of the documentation, and compare what it prints
+	.venv/bin/pytest -n 0 -m docs
 
 lint: .venv/.ready ## check style, types, layering, shell scripts and Dockerfile
 	.venv/bin/ruff check

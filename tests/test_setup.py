@@ -97,6 +97,7 @@ def test_help_names_every_target() -> None:
         "setup",
         "demo",
         "test",
+        "test-docs",
         "lint",
         "bench",
         "bench-learning",

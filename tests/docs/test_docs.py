@@ -87,6 +87,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return Clone(tmp_path_factory.mktemp("clone"))
 
 
+@pytest.mark.docs
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_does_what_the_page_says(clone: Clone, page: Path) -> None:
