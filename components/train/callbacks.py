@@ -111,9 +111,7 @@ class KeepBest(keras.callbacks.Callback):
         steps: of an epoch.
         loss: of the model on held-out rows.
         variables: that go back.
-
-    Attributes:
-        best: their values after the best epoch; a step checkpoint keeps them.
+        best: their values after the best epoch so far; a step checkpoint keeps them.
     """
 
     def __init__(
@@ -123,11 +121,11 @@ class KeepBest(keras.callbacks.Callback):
         steps: int,
         loss: Callable[[], float],
         variables: Sequence[Any],
+        best: Arrays,
     ) -> None:
         super().__init__()
         self._progress, self._patience, self._steps = progress, patience, steps
-        self._loss, self._variables = loss, variables
-        self.best: Arrays = []
+        self._loss, self._variables, self.best = loss, variables, best
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         progress = self._progress

@@ -59,6 +59,18 @@ class Lesson:
     chance: float
 
 
+class EarlyStopping(NamedTuple):
+    """When a training ends early.
+
+    Attributes:
+        patience: epochs without a smaller loss.
+        loss: a compiled model -> what gives its loss on held-out rows.
+    """
+
+    patience: int
+    loss: Callable[[keras.Model], Callable[[], float]]
+
+
 class Stretch(NamedTuple):
     """Of a training, what one call of `fit` does.
 
@@ -104,8 +116,7 @@ def train(
     built: Built,
     lesson: Lesson,
     wrap: Callable[[keras.Model], keras.Model] = lambda model: model,
-    held_out_loss: Callable[[keras.Model], Callable[[], float]] | None = None,
-    patience: int = 0,
+    early_stopping: EarlyStopping | None = None,
     checkpoints: StepCheckpoints | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[Progress, int | None]:
@@ -115,8 +126,7 @@ def train(
         built: the model at its start, and its optimizer.
         lesson: what to do.
         wrap: a compiled model -> what is trained in its place, sharing its variables.
-        held_out_loss: a compiled model -> its loss on held-out rows; None: no early stopping.
-        patience: of early stopping, in epochs.
+        early_stopping: None: there is none.
         checkpoints: of its steps; None: none are written.
         callbacks: further ones.
 
@@ -129,15 +139,14 @@ def train(
     (model, optimizer), steps = built, lesson.steps
     optimizer.learning_rate = lesson.learning_rate
     model.compile(optimizer, loss=lesson.loss, jit_compile=lesson.xla)
-    trained = wrap(
-        model
-    )  # before anything is taken up again: what holds the weights back are those of the start
+    # Before anything is taken up again: what is held back is held to the start.
+    trained = wrap(model)
     progress, metrics, best = _take_up(checkpoints, variables(built))
     resumed_at = progress.step or None
     keep = None
-    if held_out_loss:
-        keep = KeepBest(progress, patience, steps, held_out_loss(model), variables(built))
-        keep.best = best
+    if early_stopping:
+        loss = early_stopping.loss(model)
+        keep = KeepBest(progress, early_stopping.patience, steps, loss, variables(built), best)
     watching = [
         Count(progress, lesson.max_seconds),
         StopDiverging(lesson.divergence, lesson.chance, progress),

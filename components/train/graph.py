@@ -114,8 +114,8 @@ class Graph:
         Args:
             names: the model's inputs.
             class_weights: as `objective.class_weights` gives them.
-            outputs: give `IS_NEW` and `WHEN_LEARNED`, float32 [batch, outputs], too: the outputs that an
-                example had when it was learned, NaN where it had none.
+            outputs: give `IS_NEW`, float32 [batch], 1 or 0, and `WHEN_LEARNED`, float32 [batch, outputs],
+                too: the outputs that an example had when it was learned, NaN where it had none.
         """
         label = self._label
         weighted = [label.example_weight] if label.example_weight else []
@@ -127,7 +127,7 @@ class Graph:
             raw = {name: parsed[name] for name in columns}
             inputs, target, *weight = rows(self.layer(raw), names, label, class_weights)
             if outputs:
-                inputs[IS_NEW] = is_new
+                inputs[IS_NEW] = tf.cast(is_new, tf.float32)  # tf.distribute divides no bool
                 inputs[WHEN_LEARNED] = parsed[LOGITS].to_tensor(float("nan"), shape=[None, outputs])
             return inputs, target, *weight
 

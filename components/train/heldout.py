@@ -13,6 +13,9 @@ MOST_ROWS = 5000
 """New rows, or rows that are looked at after every epoch: more would cost more than they tell."""
 _BATCH = 512
 
+Parse = Callable[[tf.Tensor, tf.Tensor], tuple[Any, ...]]
+"""Serialized examples of shape [batch], and which are new, bool [batch] -> inputs, label and maybe weight."""
+
 
 def draw(records: Sequence[tf.data.Dataset], most: int = MOST_ROWS) -> list[bytes]:
     """As many of the records, chosen and ordered by a hash: the same ones in whatever order they come."""
@@ -26,9 +29,7 @@ def draw(records: Sequence[tf.data.Dataset], most: int = MOST_ROWS) -> list[byte
     return rows.tolist()
 
 
-def parsed(
-    rows: Sequence[bytes], parse: Callable[[tf.Tensor, tf.Tensor], tuple[Any, ...]]
-) -> tf.data.Dataset:
+def parsed(rows: Sequence[bytes], parse: Parse) -> tf.data.Dataset:
     """Batches of held-out rows, made inputs once.
 
     Args:

@@ -7,14 +7,22 @@ trained without. The control starts where the candidate did and takes as many st
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from components import expression
 from components.names import SPAN
+from components.train import fitting, heldout, lesson
+from components.train.callbacks import Arrays, assign
+from components.train.material import Material
+from components.train.place import variables
+from components.train.warm_start import Started
 
 INFLUENCE = "influence.json"
 PAST, TRUSTED = "past", "trusted"
@@ -76,3 +84,47 @@ def compare(
             for name, some in rows.items()
         },
     }
+
+
+def is_wanted(material: Material) -> bool:
+    """Whether the influence of the new examples is to be measured, and can be."""
+    wanted = material.config["poisoning"]["max_influence"] is not None
+    return wanted and material.champion is not None and material.records.old_rows > 0
+
+
+def measure(
+    material: Material, started: Started, held: lesson.Importances, done: fitting.Lesson, start: Arrays
+) -> dict[str, Any]:
+    """What `influence.json` says: the candidate beside a control that learned from replayed examples.
+
+    Args:
+        material, held: of the candidate's training.
+        started: whose model has been trained.
+        done: the lesson that it was trained in.
+        start: its variables before that.
+    """
+    control = material.build(material.state)
+    assign(variables(control), start)
+    parse = material.parser(started.model, lesson.is_regularized(material, started))
+    alone = replace(
+        done,
+        epochs=1,
+        steps=int(started.optimizer.iterations) - int(control[1].iterations),
+        stream=functools.partial(material.replayed_batches, parse),
+        max_seconds=None,
+    )
+    lesson.fit(material, started, held, control, alone)
+    held_out = material.held_out()
+    rows = slices(
+        list(held_out.old.as_numpy_iterator()),
+        heldout.draw([held_out.new]),
+        material.config["poisoning"]["trusted"],
+        material.graph.spec,
+    )
+
+    def loss_on(model: keras.Model) -> Callable[[Sequence[bytes]], float]:
+        model.compile(loss=done.loss)
+        loss, parse = heldout.HeldOutLoss(model), material.parser(model)
+        return lambda some: loss(heldout.parsed(some, parse))
+
+    return compare(rows, loss_on(started.model), loss_on(control[0]))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from components.custom import load_module
@@ -151,7 +152,8 @@ class TwoTowerModel(keras.Model):
         if self.temperature is None:
             return loss
         user, item = (self.embed(side, x, training) for side in ("user", "item"))
-        logits = ops.matmul(user, ops.transpose(item)) / self.temperature
+        # In float32, whatever the towers compute in: this is a loss.
+        logits = ops.cast(ops.matmul(user, ops.transpose(item)), "float32") / self.temperature
         itself = ops.eye(ops.shape(logits)[0], dtype="bool")
         again = ops.logical_and(_equal_rows(self.selections["item"](x)), ops.logical_not(itself))
         likelihood = ops.log_softmax(ops.where(again, -1e9, logits))
@@ -159,7 +161,9 @@ class TwoTowerModel(keras.Model):
         weight = ops.reshape(ops.cast(y, missed.dtype), (-1,))
         if sample_weight is not None:
             weight = weight * ops.reshape(ops.cast(sample_weight, missed.dtype), (-1,))
-        return loss + ops.sum(missed * weight) / ops.maximum(ops.sum(weight), 1.0)
+        found = ops.sum(missed * weight) / ops.maximum(ops.sum(weight), 1.0)
+        # Of a batch divided among replicas, the losses of its parts are added up.
+        return loss + found / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _equal_rows(inputs: Mapping[str, Any]) -> Any:

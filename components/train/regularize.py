@@ -194,7 +194,7 @@ class Regularized(keras.Model):
         """The loss of one batch, as Keras asks for it."""
         own = self._own(x)
         loss = self.model.compute_loss(own, y, y_pred, sample_weight, training)
-        batch = Batch(own, tf.cast(y_pred, tf.float32), x[IS_NEW], x[WHEN_LEARNED])
+        batch = Batch(own, tf.cast(y_pred, tf.float32), tf.cast(x[IS_NEW], tf.bool), x[WHEN_LEARNED])
         # Of a batch divided among replicas, the losses of its parts are added up.
         parts = tf.distribute.get_strategy().num_replicas_in_sync
         return loss + tf.add_n([term(batch) for term in self._added]) / parts

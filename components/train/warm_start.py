@@ -88,7 +88,7 @@ def start(state: TrainingState, champion: Path | None, build: Build, settings: M
     heads = output_variables(state, build) if grown else []
     model, optimizer = build(state)
     old, old_optimizer = read(champion)
-    weights, slots = _named(model.weights), _named(optimizer.variables)
+    weights, slots = named(model.weights), named(optimizer.variables)
     carry = plan(
         before,
         state,
@@ -162,7 +162,7 @@ def output_variables(state: TrainingState, build: Build) -> list[str]:
     """
     more = replace(state, label={**state.label, "classes": [*state.label["classes"], "one more"]})
     one, wider = (
-        {path: tuple(weight.shape) for path, weight in _named(build(s)[0].weights).items()}
+        {path: tuple(weight.shape) for path, weight in named(build(s)[0].weights).items()}
         for s in (state, more)
     )
     return [path for path, shape in wider.items() if shape != one[path]]
@@ -199,16 +199,16 @@ def _layers(model: keras.Model) -> list[str]:
 _NUMBER = re.compile(r"(?<=^variable)_\d+$")
 
 
-def _named(variables: Sequence[Any]) -> dict[str, Any]:
+def named(variables: Sequence[Any]) -> dict[str, Any]:
     """Variables by path; of several with one path, which a user's own model may have, by their order."""
-    named: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for variable in variables:
         path = free = _NUMBER.sub("", variable.path)
         number = 2
-        while free in named:
+        while free in found:
             free, number = f"{path}#{number}", number + 1
-        named[free] = variable
-    return named
+        found[free] = variable
+    return found
 
 
 def save(
@@ -220,12 +220,12 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = {_MODEL: model.weights, _OPTIMIZER: optimizer.variables}
-    named = {f"{part}{path}": v for part, found in parts.items() for path, v in _named(found).items()}
+    saved = {f"{part}{path}": v for part, found in parts.items() for path, v in named(found).items()}
     tf.raw_ops.SaveV2(
         prefix=str(folder / CHECKPOINT),
-        tensor_names=list(named),
-        shape_and_slices=[""] * len(named),
-        tensors=[np.asarray(variable) for variable in named.values()],
+        tensor_names=list(saved),
+        shape_and_slices=[""] * len(saved),
+        tensors=[np.asarray(variable) for variable in saved.values()],
     )
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)))
 

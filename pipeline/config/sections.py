@@ -141,7 +141,7 @@ class WarmStart(Section):
     schedule: Literal["restart", "continue"] = Field(
         "restart",
         description="`restart`: the learning rate warms up and decays in every run; `continue`: it stays "
-        "where the decay of the run before ended.",
+        "where the cold start's decay ended, at training.learning_rate * final_learning_rate.",
     )
     new_terms: Literal["oov", "mean", "random"] = Field(
         "oov",
@@ -185,7 +185,7 @@ class Regularization(Section):
     """What holds a warm start close to the champion, beside replay; every part can be combined."""
 
     l2_sp: Annotated[float, Field(ge=0.0)] = Field(
-        0.0, description="Weight of the squared distance to the champion's weights (L2-SP); 0: none."
+        0.0, description="Weight of half the squared distance to the champion's weights (L2-SP); 0: none."
     )
     ewc: Ewc = Field(
         Ewc(), description="The same distance, by how much each weight matters to what is known (EWC)."

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from components.train import resume
 from components.train.callbacks import Count, Progress, values
 from components.train.dataset import Mix, batches
-from components.train.fitting import Lesson, Stretch, stretches, train
+from components.train.fitting import EarlyStopping, Lesson, Stretch, stretches, train
 from components.train.heldout import HeldOutLoss, draw
 from components.train.place import Place, variables
 from components.train.resume import StepCheckpoints
@@ -217,7 +217,7 @@ class Given:
 
 def test_it_stops_after_epochs_without_a_smaller_loss_and_goes_back_to_the_best():
     model, given = built(), Given(5.0, 3.0, 4.0, 3.0, 1.0)
-    progress, _ = train(model, LESSON, held_out_loss=given, patience=2)
+    progress, _ = train(model, LESSON, early_stopping=EarlyStopping(2, given))
     assert (progress.stopped, progress.step, progress.best_epoch) == ("early_stopping", 4 * 9, 2)
     for weight, best in zip(model[0].weights, given.seen[1], strict=True):
         np.testing.assert_array_equal(weight, best)
@@ -226,7 +226,7 @@ def test_it_stops_after_epochs_without_a_smaller_loss_and_goes_back_to_the_best(
 
 def test_a_training_that_gets_better_goes_on_to_its_end(whole):
     model = built()
-    progress, _ = train(model, LESSON, held_out_loss=Given(6.0, 5.0, 4.0, 3.0, 2.0, 1.0), patience=1)
+    progress, _ = train(model, LESSON, early_stopping=EarlyStopping(1, Given(6.0, 5.0, 4.0, 3.0, 2.0, 1.0)))
     assert (progress.stopped, progress.best_epoch) == ("done", 6)
     assert_equal(model, whole[0])
 
@@ -234,18 +234,19 @@ def test_a_training_that_gets_better_goes_on_to_its_end(whole):
 def test_early_stopping_survives_a_kill(tmp_path):
     losses = (5.0, 3.0, 4.0, 4.5, 6.0)
     one, other = built(), built()
-    train(one, LESSON, held_out_loss=Given(*losses), patience=3)
+    train(one, LESSON, early_stopping=EarlyStopping(3, Given(*losses)))
     with pytest.raises(KilledError):
         train(
             built(),
             LESSON,
-            held_out_loss=Given(*losses),
-            patience=3,
+            early_stopping=EarlyStopping(3, Given(*losses)),
             checkpoints=StepCheckpoints(tmp_path, "mine", 9),  # at an epoch's end, which has told its loss
             callbacks=[KillAt(29)],
         )
     checkpoints = StepCheckpoints(tmp_path, "mine", 9)
-    progress, at = train(other, LESSON, held_out_loss=Given(*losses[3:]), patience=3, checkpoints=checkpoints)
+    progress, at = train(
+        other, LESSON, early_stopping=EarlyStopping(3, Given(*losses[3:])), checkpoints=checkpoints
+    )
     assert at == 27 and (progress.stopped, progress.step) == ("early_stopping", 45)
     assert_equal(other, values(variables(one)))
 
@@ -361,21 +362,41 @@ tf.config.experimental.enable_op_determinism()
 from dataclasses import replace
 import tests.components.train.test_train_fitting as t
 from components.errors import RetrainError
+from components.train.graph import IS_NEW, WHEN_LEARNED
+from components.train.regularize import Regularized, anchor, distillation
 
 lesson = replace(t.LESSON, stream=lambda done: t.stream(done, full=True), epochs=2)
 
 def trained(strategy):
-    kept = t.built(0.0)
+    kept, teacher = t.built(0.0), t.built(0.0)[0]
+    teacher.layers[-1].bias.assign([2.0])
+
+    def wrap(model):
+        ones = {v.path: np.ones(()) for v in model.trainable_variables}
+        other = t.built(0.0)[0]
+        other.set_weights(teacher.get_weights())
+        settings = {"weight": 1.0, "temperature": 2.0, "on": "all"}
+        return Regularized(model, [anchor(0.1, model, ones), distillation(settings, other, "binary", 1)])
+
+    def marked(done):
+        return lesson.stream(done).map(lambda x, y: ({
+            **x, IS_NEW: tf.ones([8]), WHEN_LEARNED: tf.fill([8, 1], np.nan)
+        }, y))
+
     with t.Place({**t.PLAIN, "strategy": strategy}).trained(kept, lambda: t.built(0.0)) as built:
         replicas = built[0].distribute_strategy.num_replicas_in_sync
         loss = lambda model: lambda: t.HeldOutLoss(model)(t.stream(0).take(3))
-        progress, _ = t.train(built, lesson, held_out_loss=loss, patience=5)
+        progress, _ = t.train(
+            built, replace(lesson, stream=marked), wrap, early_stopping=t.EarlyStopping(5, loss)
+        )
     return replicas, progress, t.values(kept[0].weights)
 
 replicas, progress, weights = trained("mirrored")
 _, alone, expected = trained("default")
 assert replicas == 2, replicas
-np.testing.assert_allclose(progress.last_loss, alone.last_loss, atol=0.05)
+assert alone.first_loss > 0.9  # the label's loss, and what holds back
+np.testing.assert_allclose(progress.first_loss, alone.first_loss, rtol=0.05)
+np.testing.assert_allclose(progress.last_loss, alone.last_loss, rtol=0.1)
 assert progress.step == 18 and progress.best_loss is not None
 for one, other in zip(trained("default")[2], expected):
     np.testing.assert_array_equal(one, other)

@@ -1,11 +1,14 @@
 """What holds a warm start close to the champion: each term does what its paper says, on small problems."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from components.errors import RetrainError
+from components.models import TwoTower
 from components.train import ewc
 from components.train.graph import IS_NEW, WHEN_LEARNED
 from components.train.regularize import (
@@ -17,7 +20,17 @@ from components.train.regularize import (
     distillation,
     terms,
 )
+from components.train.schedule import RunSchedule
 from pipeline.config.sections import Regularization
+from tests.components.train.test_train_models import (
+    MODELS,
+    SMALL,
+    TOWERS,
+    building,
+    make_data,
+    state_of,
+    target,
+)
 
 LOSSES = {
     "binary": keras.losses.BinaryCrossentropy(from_logits=True),
@@ -376,3 +389,39 @@ def test_the_wrapper_trains_the_models_own_variables_and_none_of_the_teachers():
     model.compile("sgd", LOSSES["binary"])
     trained = Regularized(model, added)
     assert [id(v) for v in trained.trainable_variables] == [id(v) for v in model.trainable_variables]
+
+
+OF_EVERY_KIND = [
+    *zip(MODELS.values(), [*LOSSES, "binary", "multiclass"], strict=True),
+    (TwoTower(**SMALL, **TOWERS, negatives="in_batch"), "binary"),
+]
+
+
+@pytest.mark.parametrize(("settings", "task"), OF_EVERY_KIND, ids=[*MODELS, "two_tower"])
+def test_every_model_can_be_held_back(settings, task):
+    """Where everything holds it, and hard, it answers as before; its own loss still counts."""
+    inputs, score = make_data(64)
+    make = functools.partial(building(settings), state_of(settings, task))
+    (model, optimizer), (teacher, _) = make(), make()
+    teacher.set_weights(model.get_weights())
+    rows = {tensor.name: tf.constant(inputs[tensor.name]) for tensor in model.inputs}
+    before = teacher(rows).numpy()
+    start = [np.array(weight) for weight in model.trainable_weights]
+    optimizer.learning_rate = RunSchedule(0.01, 0, 10, 0.0, 1.0)
+    model.compile(optimizer, LOSSES[task])
+    weights = {
+        "l2_sp": 10.0,
+        "ewc": {"strength": 10.0},
+        "distillation": {"weight": 1.0},
+        "dark_experience": 1.0,
+    }
+    held = Regularization.model_validate(weights).model_dump()
+    ones = {variable.path: np.ones(variable.shape) for variable in model.trainable_variables}
+    trained = Regularized(model, terms(held, model, teacher, ones, task, model.output.shape[1]))
+    trained.compile(optimizer)
+    rows |= {IS_NEW: tf.constant([1.0, 0.0] * 32), WHEN_LEARNED: tf.constant(before)}
+    batches = tf.data.Dataset.from_tensors((rows, tf.constant(target(score, task))))
+    losses = trained.fit(batches.repeat(), epochs=4, steps_per_epoch=1, verbose=0).history["loss"]
+    assert np.isfinite(losses).all() and losses[0] > 0
+    moved = [np.abs(weight - at).max() for weight, at in zip(model.trainable_weights, start, strict=True)]
+    assert 0 < max(moved) < 0.05
