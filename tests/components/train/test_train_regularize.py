@@ -263,10 +263,11 @@ def test_distillation_keeps_the_old_answers_while_new_rows_are_learned():
     old_x, new_x = (random.normal([side, 0.0], 1.0, (200, 2)).astype(np.float32) for side in (-2.0, 2.0))
     old_y, new_y = ((x[:, 1:] > 0).astype(np.float32) for x in (old_x, -new_x))
 
+    teacher = fit(mlp(), [], old_x, old_y, steps=200, rate=0.02)
+
     def learned(weight):
-        model, teacher = mlp(), mlp()
-        fit(model, [], old_x, old_y, steps=200, rate=0.02)
-        teacher.set_weights(model.get_weights())
+        model = mlp()
+        model.set_weights(teacher.get_weights())
         settings = {**DISTILLATION, "weight": weight}
         added = [distillation(settings, teacher, "binary", 1)] if weight else []
         fit(model, added, new_x, new_y, steps=100, rate=0.02)
