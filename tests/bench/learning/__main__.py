@@ -57,14 +57,14 @@ def _measure(what: list[str], methods: list[str] | None, seeds: int) -> list[str
     for seed in range(seeds):
         for name in (name for name in what if name in PROBLEMS):
             problem = PROBLEMS[name]
-            absent = [str(file) for file in problem.needs if not file.exists()]
-            if absent:
-                print(f"{name} is left out: there is no {absent[0]}; shared/data/README.md has its source")
+            if absent := _absent(name):
+                print(f"left out: {absent}")
                 continue
             for method in problem.methods:
                 file = RESULTS / name / f"{method.replace(' ', '-')}-{seed}.json"
                 if not file.exists() and method in (methods or problem.methods):
-                    failed += _apart(measure, file, name, method, seed, problem.spans)
+                    work = WORK / name / file.stem
+                    failed += _apart(measure, file, name, method, seed, problem.spans, work)
     file = RESULTS / "cost.json"
     if "cost" in what and not file.exists():
         failed += _apart(cost.measure, file, WORK / "cost")
@@ -88,14 +88,25 @@ def _apart(measured: Callable[..., Any], file: Path, *args: Any) -> list[str]:
 def _quick() -> None:
     """Learns a little, and requires that the numbers are whole and the past is not forgotten."""
     name, method, spans = QUICK
-    shutil.rmtree(WORK / name / f"{method.replace(' ', '-')}-quick", ignore_errors=True)
+    absent = _absent(name)
+    if absent:
+        print(f"skipped: {absent}")
+        return
+    work = WORK / "quick"
+    shutil.rmtree(work, ignore_errors=True)
     begun = time.monotonic()
-    result = measure(name, method, 0, spans)
+    result = measure(name, method, 0, spans, work)
     print(json.dumps(result, indent=1))
     r = matrix(result)
     print(f"{name}, {method}, {spans} of {PROBLEMS[name].spans} spans: {time.monotonic() - begun:.0f} s")
     if min(r[spans].values()) < 0.9:
         sys.exit(f"accuracy on a span is below 0.9 after span {spans}: {r[spans]}")
+
+
+def _absent(name: str) -> str:
+    """What of a data set is not there; empty: nothing."""
+    gone = [file for file in PROBLEMS[name].needs if not file.exists()]
+    return f"{name}: there is no {gone[0]}; shared/data/README.md has its source" if gone else ""
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from tests.bench.learning.problems import PROBLEMS
 WORK = Path("bench/work/learning").absolute()
 
 
-def measure(name: str, method: str, seed: int, spans: int) -> dict[str, Any]:
+def measure(name: str, method: str, seed: int, spans: int, work: Path) -> dict[str, Any]:
     """One result, with what it is a result of; its states go, its numbers stay."""
     problem = PROBLEMS[name]
-    work = WORK / name / f"{method.replace(' ', '-')}-{seed}"
     runs = fold.measure(problem, problem.methods[method], seed, spans, _data(name), work)
     shutil.rmtree(work)
     return {"problem": name, "method": method, "seed": seed, "runs": runs}
