@@ -34,7 +34,7 @@ EXAMPLE_WEIGHT = "example_weight"
 """Transformed: how much an example counts; float32 [batch]."""
 NUMERIC_MEAN, NUMERIC_SCALE = "numeric_mean", "numeric_scale"
 """Transformed, of the columns of `NUMERIC`: a value v is (v - mean) / scale there; v is the logarithm where
-that is taken. The scale is 1 where all values were one, and 0 where there was none: then it is always 0.
+that is taken. The scale is 0 where all values were one, or there was none: then it is always 0.
 float32 [batch, features], constant; no input of a model."""
 RESERVED = frozenset(
     {NUMERIC, NUMERIC_MISSING, LABEL, LABEL_MEAN, LABEL_SCALE, EXAMPLE_WEIGHT, NUMERIC_MEAN, NUMERIC_SCALE}

@@ -199,8 +199,8 @@ class Fold:
 def rescaling(old: tuple[float, float], new: tuple[float, float]) -> tuple[float, float]:
     """The ratio and shift of a column, of (mean, scale) before and now.
 
-    A scale of 0 is a column without any value, which the graph gives as 0 whatever comes: before, its
-    weights had no say, so they begin with none; now, what they say does not matter, and they are kept.
+    A scale of 0 is a column without values that differ, which the graph gives as 0 whatever comes: before,
+    its weights had no say, so they begin with none; now, what they say does not matter, and they are kept.
 
     >>> rescaling((10.0, 2.0), (14.0, 4.0))
     (2.0, 2.0)

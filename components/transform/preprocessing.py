@@ -40,6 +40,7 @@ from components.label import VOCABULARY, Label, LabelState
 from components.transform import timestamps
 
 MISSING = "<missing>"  # the vocabulary's term for a value that is not there
+_ROUNDING = 1e-6  # a deviation below this share of the mean is float32's
 _SEPARATOR = "\x1f"  # between the values of a cross, as no text holds it
 _NOT_A_WORD = r"[^\pL\pM\pN']+"  # \pM: the vowels of Devanagari, and accents that stand alone
 
@@ -127,14 +128,19 @@ def _moments(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # TFT leaves what is not finite out of mean and variance, and gives NaN or 0 where nothing else is
     # there. How much is there is a mean, too: of one more column a column.
     mean, share = tf.split(tft.mean(tf.concat([values, there], axis=1), reduce_instance_dims=False), 2)
-    scale = tf.sqrt(tft.var(values, reduce_instance_dims=False))
-    scale = tf.where(scale > 0, scale, tf.ones_like(scale))
+    scale = _spread(tf.sqrt(tft.var(values, reduce_instance_dims=False)), mean)
     known = share > 0
     return tf.where(known, mean, tf.zeros_like(mean)), tf.where(known, scale, tf.zeros_like(scale))
 
 
+def _spread(deviation: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+    """A standard deviation without what float32 makes of a constant: 0.42 has one of 4e-8, and the first
+    value that differs would be ten million of them away."""
+    return tf.where(deviation > _ROUNDING * tf.abs(mean), deviation, tf.zeros_like(deviation))
+
+
 def _standardized(values: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """z-scores; 0, which is the mean, where a value is missing, or where the column had none."""
+    """z-scores; 0, which is the mean, where a value is missing, or where the column had none, or only one."""
     nothing = tf.math.is_nan(values) | tf.equal(scale, 0.0)
     return tf.where(nothing, tf.zeros_like(values), (values - mean) / scale)
 
@@ -282,7 +288,7 @@ def _label(
         value = tf.math.log1p(tf.maximum(value, -1 + 1e-6))
     # The champion's scale is kept: its output layer speaks in it.
     mean = tf.constant(state.mean, tf.float32) if state else tft.mean(value)
-    scale = tf.constant(state.scale, tf.float32) if state else tf.sqrt(tft.var(value))
+    scale = tf.constant(state.scale, tf.float32) if state else _spread(tf.sqrt(tft.var(value)), mean)
     scale = tf.where(scale > 0, scale, tf.ones_like(scale))
     return outputs | {
         LABEL: (value - mean) / scale,
