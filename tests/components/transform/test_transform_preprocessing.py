@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.features import LABEL, NUMERIC, NUMERIC_MEAN, NUMERIC_MISSING, NUMERIC_SCALE
+from components.features import LABEL, NUMERIC, NUMERIC_MEAN, NUMERIC_MISSING, NUMERIC_SCALE, Numeric
+from components.label import Label
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
@@ -124,3 +125,14 @@ def test_refitting_moves_terms_and_nothing_else(before, after):
     for name in (NUMERIC, NUMERIC_MISSING, "hour", "rare"):
         np.testing.assert_array_equal(a[name], b[name])
     assert (a["company"] != b["company"]).any()
+
+
+def test_a_column_of_one_value_says_nothing_until_the_graph_is_fitted_anew(fit, tmp_path):
+    """In float32 such a column has a deviation of 4e-8, and 0.5 would lie two million of them away."""
+    rows = [{"level": 0.422915, "fare": float(i % 7), "big": i % 2} for i in range(1000)]
+    types = {"level": "FLOAT", "fare": "FLOAT", "big": "INT"}
+    features = [Numeric(name="level"), Numeric(name="fare")]
+    graph = fit({"flat": rows}, tmp_path, types=types, features=features, label=Label(name="big"))["flat"]
+    out = graph([{"level": 0.5, "fare": 3.0, "big": 0}, {"fare": 0.0, "big": 0}])
+    assert out[NUMERIC_SCALE][0, 0] == 0 and out[NUMERIC_SCALE][0, 1] == pytest.approx(2.0, abs=0.02)
+    assert out[NUMERIC][:, 0].tolist() == [0, 0]
