@@ -7,7 +7,7 @@ reported at once: the file, the key, what was seen and what is allowed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -23,7 +23,9 @@ from pipeline.config.sections import (
     DEFAULT_GATES,
     Data,
     Drift,
+    Edge,
     Engine,
+    Feedback,
     FilePath,
     Gates,
     MetricGate,
@@ -34,6 +36,7 @@ from pipeline.config.sections import (
     Replay,
     Serving,
     Shadow,
+    Smoke,
     Training,
     Trigger,
     WarmStart,
@@ -76,8 +79,11 @@ class Deployment(Section):
         description="Columns, or combinations of them, each of whose values is judged, such as "
         "[[country], [country, device]].",
     )
+    smoke: Smoke = Field(Smoke(), description="What the exported model must do before it is registered.")
+    edge: Edge | None = Field(None, description="A TFLite model of each version; by default none.")
     registry: RegistryConfig = Field(RegistryConfig(), description="The model registry.")
     serving: Serving = Field(Serving(), description="The server.")
+    feedback: Feedback = Field(Feedback(), description="How labels find the requests that they belong to.")
     engine: Engine = Field(Engine(), description="What the pipeline runs on.")
 
     @model_validator(mode="after")
@@ -236,11 +242,20 @@ def load(path: Path, state: Path | None = None, data: Path | None = None) -> Dep
             update={"path": data.resolve() if data else _resolve(folder, deployment.data.path)}
         ),
         "registry": deployment.registry.model_copy(update={"uri": uri}),
-        "serving": deployment.serving.model_copy(
-            update={"path": _resolve(folder, deployment.serving.path) if deployment.serving.path else None}
-        ),
+        "serving": _resolve_paths(folder, deployment.serving),
     }
     return deployment.model_copy(update=at)
+
+
+def _resolve_paths(folder: Path, section: Section) -> Section:
+    """The section with every path of it, and of the sections in it, from the root."""
+    at: dict[str, Any] = {}
+    for name, value in section:
+        if isinstance(value, Path):
+            at[name] = _resolve(folder, value)
+        elif isinstance(value, Section):
+            at[name] = _resolve_paths(folder, value)
+    return section.model_copy(update=at)
 
 
 def _resolve(folder: Path, path: Path) -> Path:

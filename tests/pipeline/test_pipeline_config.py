@@ -41,10 +41,12 @@ MODEL_OF_EACH: dict[str, Any] = {
     "custom": {"module": "shop.model"},
 }
 DATABASE = {"type": "mysql", "host": "db", "port": 3306, "database": "mlmd", "user": "me"}
+CANARY = {"servers": [{"grpc": "canary:8500", "rest": "canary:8501"}]}
 FULL = {
     **TAXI,
     "schema": str(ROOT / "schemas" / "taxi.pbtxt"),
     "engine": {"metadata": DATABASE},
+    "serving": {"tls": {"certificate": "server.pem", "key": "server.key"}, "canary": CANARY},
     "preprocessing": {"features": ONE_OF_EACH},
     "model": {"type": "custom", **MODEL_OF_EACH["custom"]},
 }
