@@ -40,7 +40,6 @@ from components.label import VOCABULARY, Label, LabelState
 from components.transform import timestamps
 
 MISSING = "<missing>"  # the vocabulary's term for a value that is not there
-_ROUNDING = 1e-6  # a deviation below this share of the mean is float32's
 _SEPARATOR = "\x1f"  # between the values of a cross, as no text holds it
 _NOT_A_WORD = r"[^\pL\pM\pN']+"  # \pM: the vowels of Devanagari, and accents that stand alone
 
@@ -128,15 +127,21 @@ def _moments(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # TFT leaves what is not finite out of mean and variance, and gives NaN or 0 where nothing else is
     # there. How much is there is a mean, too: of one more column a column.
     mean, share = tf.split(tft.mean(tf.concat([values, there], axis=1), reduce_instance_dims=False), 2)
-    scale = _spread(tf.sqrt(tft.var(values, reduce_instance_dims=False)), mean)
     known = share > 0
-    return tf.where(known, mean, tf.zeros_like(mean)), tf.where(known, scale, tf.zeros_like(scale))
+    return tf.where(known, mean, tf.zeros_like(mean)), _deviation(values)
 
 
-def _spread(deviation: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
-    """A standard deviation without what float32 makes of a constant: 0.42 has one of 4e-8, and the first
-    value that differs would be ten million of them away."""
-    return tf.where(deviation > _ROUNDING * tf.abs(mean), deviation, tf.zeros_like(deviation))
+def _deviation(values: tf.Tensor) -> tf.Tensor:
+    """The standard deviation of each column; exactly 0 where it has one value, or none: float32 [columns].
+
+    What float32 makes of a constant's variance is some millionths of the constant, and the first value that
+    differs would be a million of them away. So whether there is more than one value is asked for itself.
+    """
+    there = tf.math.is_finite(values)
+    ends = tf.concat([tf.where(there, sign * values, -math.inf) for sign in (1.0, -1.0)], axis=1)
+    high, minus_low = tf.split(tft.max(ends, reduce_instance_dims=False), 2)
+    deviation = tf.sqrt(tft.var(values, reduce_instance_dims=False))
+    return tf.where(high > -minus_low, deviation, tf.zeros_like(deviation))
 
 
 def _standardized(values: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
@@ -288,7 +293,7 @@ def _label(
         value = tf.math.log1p(tf.maximum(value, -1 + 1e-6))
     # The champion's scale is kept: its output layer speaks in it.
     mean = tf.constant(state.mean, tf.float32) if state else tft.mean(value)
-    scale = tf.constant(state.scale, tf.float32) if state else _spread(tf.sqrt(tft.var(value)), mean)
+    scale = tf.constant(state.scale, tf.float32) if state else _deviation(value[:, tf.newaxis])[0]
     scale = tf.where(scale > 0, scale, tf.ones_like(scale))
     return outputs | {
         LABEL: (value - mean) / scale,

@@ -128,8 +128,8 @@ def test_refitting_moves_terms_and_nothing_else(before, after):
 
 
 def test_a_column_of_one_value_says_nothing_until_the_graph_is_fitted_anew(fit, tmp_path):
-    """In float32 such a column has a deviation of 4e-8, and 0.5 would lie two million of them away."""
-    rows = [{"level": 0.422915, "fare": float(i % 7), "big": i % 2} for i in range(1000)]
+    """In float32 such a column has a deviation of millionths, and 0.5 would lie 50,000 of them away."""
+    rows = [{"level": 0.422915, "fare": float(i % 7), "big": i % 2} for i in range(20_000)]
     types = {"level": "FLOAT", "fare": "FLOAT", "big": "INT"}
     features = [Numeric(name="level"), Numeric(name="fare")]
     graph = fit({"flat": rows}, tmp_path, types=types, features=features, label=Label(name="big"))["flat"]
