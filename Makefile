@@ -7,7 +7,7 @@ ifeq ($(origin PYTHON),command line)
 stale := stale
 endif
 
-.PHONY: help setup demo test test-docs lint bench bench-learning reference image clean stale
+.PHONY: help setup demo test test-docs conformance lint bench bench-learning reference image clean stale
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: .venv/.ready ## run the tests
 
 test-docs: .venv/.ready ## type every command of the documentation, and compare what it prints
 	.venv/bin/pytest -n 0 -m docs
+
+conformance: .venv/.ready ## hold a server against TF Serving's protocol (GRPC=HOST:PORT REST=HOST:PORT FOLDER=DIR)
+	SERVING_GRPC=$(GRPC) SERVING_REST=$(REST) SERVING_FOLDER=$(FOLDER) .venv/bin/pytest -n 0 tests/serving/conformance
 
 lint: .venv/.ready ## check style, types, layering, shell scripts and Dockerfile
 	.venv/bin/ruff check

@@ -39,6 +39,20 @@ class RegisteredVersion(Artifact):
     PROPERTIES = {"version": Property(type=PropertyType.INT)}
 
 
+class EdgeModel(Artifact):
+    """A TFLite model, where there is one that is good enough.
+
+    * File structure:
+       - `{uri}/`
+          - `model.tflite`: with one signature, `serving_raw`; not there where there are problems.
+          - `edge.json`: `problems` (texts), `quantization`, `seconds`, `memory_mb` (MiB) and, as far as it
+            came, `size` (bytes), `operations` (of TensorFlow's own that it needs), `latency_ms` (`p50`,
+            `p99`), `examples`, `difference`, `metric`, and its `value`, `base` and `drop`.
+    """
+
+    TYPE_NAME = "EdgeModel"
+
+
 def folder_of(artifacts: Sequence[Artifact]) -> str:
     """The folder of the one artifact of an input.
 

@@ -15,6 +15,21 @@ PREDICTIONS = "predictions"  # a probability, a class, or a number in the label'
 CLASSES = "classes"  # multiclass: all classes, the same in every row; [batch, classes]
 SCORES = "scores"  # multiclass: their probabilities; [batch, classes]
 EMBEDDING = "embedding"  # of a tower, whose signature is `user_embedding` or `item_embedding`; [batch, dim]
+# Signatures for TensorFlow Serving's Classify and Regress, which take serialized tf.Examples as `inputs`: of
+# a binary task both (the classes are "0" and "1", the value is the probability of 1), of a multiclass one the
+# first, of a regression the second.
+CLASSIFY, REGRESS = "classify", "regress"
+
+EXPECTED_ANSWERS = "expected_answers"
+"""Beside a version's SavedModel, in its checkpoint: TFRecords of TF Serving's PredictionLog, uncompressed:
+requests to every signature, made of held-out examples, and, where there is a response, what the model of the
+training answered."""
+
+SMOKE_FILE = "smoke.json"
+"""What the smoke test found: in its `InfraBlessing`, and beside the verdict in the `ModelBlessing`."""
+
+EDGE_MODEL, EDGE_FILE = "model.tflite", "edge.json"
+"""In an `EdgeModel`: the TFLite model, and what is known of it."""
 
 MISSING_INT = -(2**53)
 """What a missing INT column holds in a request to `SERVING_RAW`: exact as a double, so that clients

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv from uv.lock. Needs Python 3.11-3.13, a C++ compiler and a package registry; no root.
 #
-# What the machine lacks is fetched into .tools: uv, Python's headers and, where glibc is older than
+# What the machine lacks is fetched into .tools: uv, Python's headers, nginx and, where glibc is older than
 # the 2.39 of the ml-metadata and TFDV wheels, the C library of the next Debian or Ubuntu, which the
 # virtual environment's own copy of the interpreter is then pointed at. Nothing outside this folder
 # changes but the download caches of uv and pip.
@@ -134,4 +134,5 @@ say "installing the packages of uv.lock (3 GB; a second run costs nothing)"
 UV_PROJECT_ENVIRONMENT=$PWD/.venv "$uv" sync --frozen --quiet --compile-bytecode --python .venv/bin/python ||
     die "uv sync failed (see above); with a package registry in reach, run it again"
 .venv/bin/python -c 'import ml_metadata, pyarrow' || die "the environment was made but does not start; remove .venv and .tools, and run it again"
+. deploy/nginx.sh
 printf '%s' "$made_for" >.venv/.ready

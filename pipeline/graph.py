@@ -22,6 +22,7 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components import features
 from components.artifacts import RegisteredVersion
+from components.edge.component import Edge
 from components.evaluate.component import Gate, eval_config
 from components.ingest.component import Ingest
 from components.promote.component import Promote, Register, RegisterSpec
@@ -31,11 +32,13 @@ from components.replay.component import Replay
 from components.replay.forget import Forget
 from components.replay.logic import Scheme
 from components.replay.logits import Remember
-from components.train.state import load_state
+from components.smoke.component import Smoke
+from components.train.model.state import load_state
 from components.transform.component import Transform
 from components.validate.component import Decide
 from components.validate.logic import comparators
-from pipeline.config import Deployment
+from pipeline.champion import stable_pool
+from pipeline.config import Deployment, sections
 
 TRAIN_SPLIT, EVAL_SPLIT = "train", "eval"
 SPLITS = '["train", "eval"]'
@@ -85,6 +88,10 @@ class Run:
         """What is learned on top of; None: nothing, as at a cold start."""
         return self.base if self.shadow is None else None
 
+    def is_challenged(self, deployment: Deployment) -> bool:
+        """Whether a blessed version must earn the champion's place on requests, before it is promoted."""
+        return self.base is not None and deployment.serving.canary is not None
+
 
 # A node has its id before anything is wired to it: a Cond remembers the id that it saw, and a
 # condition over a name that came later is neither true nor false.
@@ -106,7 +113,7 @@ def build(deployment: Deployment, run: Run, schema: Any, beam_args: Sequence[str
     if run.train:
         with Cond(nodes["decide"].outputs["decision"].future()[0].property("train") == 1):
             nodes |= learn(deployment, run, nodes)
-            if run.shadow is None:
+            if run.shadow is None and not run.is_challenged(deployment):
                 with Cond(nodes["gate"].outputs["blessing"].future()[0].custom_property("blessed") == 1):
                     model, version = nodes["train"].outputs["model"], nodes["register"].outputs["version"]
                     nodes |= promote(deployment, model, version)
@@ -125,15 +132,16 @@ def build_forget(
         reason: kept with the buffer.
         beam_args, metadata: as of `build`.
     """
+    kept = {name: channel for name, channel in RegisterSpec.INPUTS.items() if name in base.uris}
     nodes: dict[str, Any] = {
         f"base_{name}": Importer(
             base.uris[name],
             channel.type,
             properties={"split_names": SPLITS} if name in ("statistics", "buffer") else None,
         ).with_id(f"base_{name}")
-        for name, channel in RegisterSpec.INPUTS.items()
+        for name, channel in kept.items()
     }
-    same = {name: nodes[f"base_{name}"].outputs["result"] for name in RegisterSpec.INPUTS}
+    same = {name: nodes[f"base_{name}"].outputs["result"] for name in kept}
     forget = Forget(base_buffer=same["buffer"], where=where, reason=reason, schema=same["schema"]).with_id(
         "forget"
     )
@@ -241,34 +249,49 @@ def _drift_config(schema: Any) -> distribution_validator_pb2.DistributionValidat
 
 
 def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """(forget) - replay - transform - train - (remember) - evaluate - gate - register."""
-    new = nodes["ingest"].outputs["examples"]
+    """(forget) - replay - transform - train - (remember) - (edge) - evaluate - smoke - gate - register."""
+    path = dict(nodes)
+    new, remembered = nodes["ingest"].outputs["examples"], _remembered(run, nodes)
+    if run.again and remembered:
+        path["forget"] = Forget(base_buffer=remembered, spans=run.again).with_id("forget")
+        remembered = path["forget"].outputs["buffer"]
+    everything = channel_utils.union([new, remembered]) if remembered else new
+    to_learn = everything if run.start else new
+    path["replay"] = _replay(deployment, nodes, remembered)
+    path["transform"] = _transform(deployment, run, nodes, to_learn)
+    path["train"] = _train(deployment, run, path, to_learn)
+    buffer = path["replay"].outputs["buffer"]
+    if deployment.regularization.dark_experience:
+        path["remember"] = Remember(buffer=buffer, model=path["train"].outputs["model"]).with_id("remember")
+        buffer = path["remember"].outputs["remembered"]
+    if deployment.edge:
+        path["edge"] = _edge(deployment, deployment.edge, path)
+    path["evaluate"] = _evaluate(deployment, run, path, everything)
+    path["smoke"] = _smoke(deployment, path)
+    path["gate"] = _gate(deployment, run, path)
+    path["register"] = _register(deployment, run, path, buffer)
+    return {name: node for name, node in path.items() if name not in nodes}
+
+
+def _remembered(run: Run, nodes: Mapping[str, Any]) -> Any:
+    """The champion's buffer; None where there is none, or a shadow goes without it."""
     # A shadow goes without what the champion remembers, save of spans that it does not learn itself.
     keeps = run.base and (run.start or run.past_spans)
-    remembered = nodes["base_buffer"].outputs["result"] if keeps else None
-    learned: dict[str, Any] = {}
-    if run.again and remembered:
-        learned["forget"] = Forget(base_buffer=remembered, spans=run.again).with_id("forget")
-        remembered = learned["forget"].outputs["buffer"]
-    all_examples = channel_utils.union([new, remembered]) if remembered else new
-    to_learn = all_examples if run.start else new
-    schema = nodes["schema"].outputs["schema"]
-    task = {
-        "features": features.to_json(deployment.preprocessing.specs()),
-        "label": deployment.label.model_dump(),
-    }
-    replay = _replay(deployment, nodes, remembered)
-    transform = _transform(deployment, run, nodes, to_learn)
-    trainer = Trainer(
+    return nodes["base_buffer"].outputs["result"] if keeps else None
+
+
+def _train(deployment: Deployment, run: Run, nodes: Mapping[str, Any], examples: Any) -> Trainer:
+    return Trainer(
         run_fn="components.train.trainer.run_fn",
-        examples=to_learn,
-        transform_graph=transform.outputs["transform_graph"],
-        schema=schema,
+        examples=examples,
+        transform_graph=nodes["transform"].outputs["transform_graph"],
+        schema=nodes["schema"].outputs["schema"],
         base_model=nodes["base_model"].outputs["result"] if run.start else None,
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN_SPLIT]),
         eval_args=trainer_pb2.EvalArgs(splits=[EVAL_SPLIT]),
         custom_config={
-            **task,
+            "features": features.to_json(deployment.preprocessing.specs()),
+            "label": deployment.label.model_dump(),
             "columns": deployment.columns,
             "model": deployment.model.model_dump(),
             "training": deployment.training.model_dump(),
@@ -276,35 +299,43 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
             "replay": {"ratio": deployment.replay.ratio},
             "regularization": deployment.regularization.model_dump(),
             "poisoning": deployment.poisoning.model_dump(),
+            "smoke": {"examples": deployment.smoke.examples},
             "new_spans": list(run.spans),
             "resume_dir": str(deployment.state / "training"),
         },
     ).with_id("train")
-    evaluator = Evaluator(
-        examples=all_examples,
+
+
+def _evaluate(deployment: Deployment, run: Run, nodes: Mapping[str, Any], examples: Any) -> Evaluator:
+    return Evaluator(
+        examples=examples,
         example_splits=[EVAL_SPLIT],
-        schema=schema,
-        model=trainer.outputs["model"],
+        schema=nodes["schema"].outputs["schema"],
+        model=nodes["train"].outputs["model"],
         baseline_model=nodes["base_model"].outputs["result"] if run.base else None,
         eval_config=eval_config(
             deployment.label, deployment.gate_metrics, deployment.slices, baseline=run.base is not None
         ),
     ).with_id("evaluate")
-    buffer = replay.outputs["buffer"]
-    if deployment.regularization.dark_experience:
-        remember = Remember(buffer=buffer, model=trainer.outputs["model"]).with_id("remember")
-        learned["remember"], buffer = remember, remember.outputs["remembered"]
-    nodes = {**nodes, "replay": replay, "transform": transform, "train": trainer, "evaluate": evaluator}
-    gate = _gate(deployment, run, nodes)
-    register = _register(deployment, run, {**nodes, "gate": gate}, buffer)
-    return learned | {
-        "replay": replay,
-        "transform": transform,
-        "train": trainer,
-        "evaluate": evaluator,
-        "gate": gate,
-        "register": register,
-    }
+
+
+def _edge(deployment: Deployment, settings: sections.Edge, nodes: Mapping[str, Any]) -> Edge:
+    metric, gate = next(iter(deployment.gate_metrics.items()))
+    return Edge(
+        model=nodes["train"].outputs["model"],
+        buffer=nodes["replay"].outputs["buffer"],
+        columns=deployment.columns,
+        label=deployment.label.name,
+        task=deployment.label.task,
+        metric=metric,
+        relative=gate.relative,
+        **settings.model_dump(exclude={"required"}),
+    ).with_id("edge")
+
+
+def _smoke(deployment: Deployment, nodes: Mapping[str, Any]) -> Smoke:
+    limits = deployment.smoke.model_dump(exclude={"examples"})  # which the trainer has chosen
+    return Smoke(model=nodes["train"].outputs["model"], **limits).with_id("smoke")
 
 
 def _replay(deployment: Deployment, nodes: Mapping[str, Any], base: Any) -> Replay:
@@ -353,13 +384,13 @@ def _gate(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> Gate:
     return Gate(
         evaluation=nodes["evaluate"].outputs["evaluation"],
         model=nodes["train"].outputs["model"],
-        examples=nodes["ingest"].outputs["examples"],
+        smoke=nodes["smoke"].outputs["infra_blessing"],
+        edge=nodes["edge"].outputs["edge"] if deployment.edge and deployment.edge.required else None,
         gates={metric: gate.model_dump() for metric, gate in deployment.gate_metrics.items()},
         new_spans=list(run.spans),
         past_spans=run.past_spans,
         min_examples=deployment.gates.min_examples,
         baseline=run.base is not None,
-        columns=deployment.columns,
         task=deployment.label.task,
         base_record=nodes["base_record"].outputs["result"] if run.base else None,
         max_influence=deployment.poisoning.max_influence,
@@ -390,12 +421,19 @@ def _register(deployment: Deployment, run: Run, nodes: Mapping[str, Any], buffer
         evaluation=nodes["evaluate"].outputs["evaluation"],
         decision=nodes["decide"].outputs["decision"],
         blessing=nodes["gate"].outputs["blessing"],
+        **({"edge": nodes["edge"].outputs["edge"]} if deployment.edge else {}),
     ).with_id("register")
 
 
 def promote(deployment: Deployment, model: Any, version: Any) -> dict[str, Any]:
-    """push - promote: the alias moves last."""
-    push = Push(model=model, version=version, base=str(deployment.base_path)).with_id("push")
+    """push - promote: the alias moves last, when the servers have confirmed the version."""
+    pool = stable_pool(deployment)
+    push = Push(
+        model=model,
+        version=version,
+        base=str(deployment.base_path),
+        pool=pool.model_dump_json() if pool else "",
+    ).with_id("push")
     alias = Promote(
         version=version,
         pushed=push.outputs["pushed"],

@@ -13,8 +13,8 @@ from components.errors import RetrainError
 from components.features import to_json
 from components.label import LabelState
 from components.promote.logic import RECORD_FILE
-from components.promote.registry import ARTIFACTS, Registry, Version
-from components.train.state import TrainingState, check_compatible, load_state
+from components.promote.registry import ARTIFACTS, CHALLENGER, Registry, Version
+from components.train.model.state import TrainingState, check_compatible, load_state
 from pipeline import shadow
 from pipeline.champion import open_registry, promote, sync_serving
 from pipeline.config import Deployment, schema
@@ -39,7 +39,9 @@ STAGES = {
     "transform": "fitting the transform graph",
     "train": "training",
     "remember": "keeping what the model says of the buffer",
+    "edge": "making a TFLite model",
     "evaluate": "evaluating against the champion",
+    "smoke": "asking the exported model",
     "gate": "judging",
     "register": "registering",
     "push": "pushing",
@@ -136,6 +138,10 @@ class Learner:
         self.changed = {late.span: late.describe(self._pattern) for late in self.late() if late.span in spans}
         return spans
 
+    def challenger(self) -> Version | None:
+        """The version under test: while there is one, nothing is learned, as nobody knows on top of what."""
+        return self._registry.challenger() if self.deployment.serving.canary else None
+
     def late(self) -> list[Late]:
         """The spans that differ from what was learned, or came too late; they wait to be asked for."""
         on_disk = find_spans(self.deployment.data)
@@ -164,7 +170,7 @@ class Learner:
         skipped, refused_by_gate = 0, frozenset[int]()
         while True:
             waiting = [span for span in self.waiting() if span not in refused_by_gate]
-            if len(waiting) <= skipped:
+            if len(waiting) <= skipped or (self.challenger() and not self.check):
                 return
             spans = plan.next_run(waiting, skipped, self.together or self.from_scratch)
             outcome = self._run(spans)
@@ -217,7 +223,16 @@ class Learner:
         )
         runner.execute(pipeline, watch, log)
         outcome = self._outcome(run, runner.Results(connection, watch.run_id), watch.seconds, log)
-        return self._promoted(outcome) if self.from_scratch else outcome
+        if self.from_scratch:
+            return self._promoted(outcome)
+        if outcome.blessed and run.is_challenged(deployment):
+            return self._challenges(outcome)
+        return outcome
+
+    def _challenges(self, outcome: Outcome) -> Outcome:
+        """Killed before this, the next run comes here again: its spans wait, and TFX has the version."""
+        self._registry.move(CHALLENGER, outcome.version, "passed the gate", "retrain run")
+        return replace(outcome, challenger=True)
 
     def _promoted(self, outcome: Outcome) -> Outcome:
         """A shadow that passed the gate takes the champion's place where it is enough better."""
@@ -227,6 +242,8 @@ class Learner:
         gap = outcome.debt["metrics"].get(gate, {}).get("gap", 0.0)
         if gap <= above:
             return outcome
+        if self.deployment.serving.canary:
+            return self._challenges(outcome)
         promote(self.deployment, outcome.version)
         return replace(outcome, served=outcome.version)
 

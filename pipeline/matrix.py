@@ -85,6 +85,8 @@ def told(record: Mapping[str, Any]) -> dict[str, str]:
         "transform graph": _graph_text(record.get("transform")),
         "warm start": _start_text(record.get("warm_start")),
         "training": _training_text(record.get("training")),
+        "smoke test": _smoke_text(record.get("smoke")),
+        "TFLite model": _edge_text(record.get("edge")),
         "attempt": _attempt_text(record.get("attempt")),
         "left out": "; ".join(f"span {span}: {why}" for span, why in record.get("shadow", {}).items()),
     }
@@ -127,6 +129,36 @@ def _training_text(cost: Mapping[str, Any] | None) -> str:
         f"{cost['batch_size']}; {cost['new_rows']:,} new rows, {cost['replayed_rows']:,} in the buffer"
         f"{stopped})"
     )
+
+
+def _smoke_text(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    parts = [f"{found['seconds']:.1f} s, {found['memory_mb']:,} MiB"]
+    if "examples" in found:
+        parts.append(f"{found['examples']} answers differ by up to {found['largest_difference']:.2g}")
+        parts += [
+            f"{name} {took['p50']:.2g} ms (99 %: {took['p99']:.2g} ms)"
+            for name, took in found["latency_ms"].items()
+        ]
+    if first := found.get("first_request_ms"):
+        parts.append(f"first request {first['warm']:.2g} ms, without warm-up {first['cold']:.2g} ms")
+    return "; ".join([*parts, *found["problems"]])
+
+
+def _edge_text(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    parts = [f"left out: {'; '.join(found['problems'])}"] if found["problems"] else []
+    parts.append(f"quantization {found['quantization']}")
+    if "size" in found:
+        parts.append(f"{found['size'] / 1024:,.0f} KiB")
+    if found.get("drop") is not None:
+        parts.append(
+            f"mean difference {found['difference']:.2g} on {found['examples']} rows; {found['metric']} "
+            f"{found['value']:.4g}, the SavedModel's {found['base']:.4g}; {found['latency_ms']['p50']:.2g} ms"
+        )
+    return "; ".join(parts)
 
 
 def _attempt_text(attempt: Mapping[str, Any] | None) -> str:

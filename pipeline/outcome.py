@@ -30,6 +30,7 @@ class Outcome:
         attempt: 2 where the first one was rejected for forgetting alone.
         replay_ratio: the share of replayed examples in a batch.
         debt: of a shadow, what the champion lacks and has saved, as `pipeline.shadow.debt` gives it.
+        challenger: whether the version is to be tested on requests now, before it may be promoted.
     """
 
     spans: tuple[int, ...]
@@ -48,6 +49,7 @@ class Outcome:
     attempt: int = 1
     replay_ratio: float | None = None
     debt: Mapping[str, Any] | None = None
+    challenger: bool = False
 
     @property
     def action(self) -> str:
@@ -87,6 +89,7 @@ class Outcome:
             "learning": verdict.get("learning", {}),
             "debt": self.debt,
             "served": self.served,
+            "challenger": self.challenger,
             "metrics": by_age(verdict["candidate"], self.spans),
             "baseline_metrics": by_age(verdict["champion"], self.spans),
             "seconds": {**self.seconds, "total": round(sum(self.seconds.values()), 2)},

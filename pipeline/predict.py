@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
@@ -76,10 +77,25 @@ class Client:
     Args:
         url: of the server, such as `http://127.0.0.1:8501`.
         model: its name.
+        token: that the requests bear; None: none.
+        ca: what signed the server's certificate (PEM); None: what the system trusts.
+
+    Raises:
+        RetrainError: `ca` cannot be read.
     """
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, token: str | None = None, ca: Path | None = None) -> None:
         self.url = f"{url.rstrip('/')}/v1/models/{model}"
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        try:
+            self._trusted = ssl.create_default_context(cafile=ca) if url.startswith("https:") else None
+        except OSError as error:
+            raise RetrainError(
+                f"serving.tls.ca: got {ca} ({error}), expected the certificates (PEM) that have signed the "
+                "servers' own"
+            ) from None
 
     def call(self, path: str, body: Any = None) -> Any:
         """Asks, and gives the answer's JSON.
@@ -89,8 +105,8 @@ class Client:
         """
         data = None if body is None else json.dumps(body).encode()
         try:
-            request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=60) as response:
+            request = urllib.request.Request(self.url + path, data, self._headers)
+            with urllib.request.urlopen(request, timeout=60, context=self._trusted) as response:
                 # What is no number, which JSON has no word for, is no answer.
                 return json.load(response, parse_constant=lambda _: None)
         except urllib.error.HTTPError as error:

@@ -97,6 +97,15 @@ class Catalog:
         wanted = "any versions" if version is None else f"version {version}"
         raise RequestError(Code.NOT_FOUND, f"Could not find {wanted} of model {name}{self._why(name)}")
 
+    def all_statuses(self) -> list[tuple[str, int, VersionStatus]]:
+        """Returns model, version and status of every version ever seen."""
+        with self._changed:
+            return [
+                (name, version, status)
+                for name, versions in sorted(self._statuses.items())
+                for version, status in sorted(versions.items())
+            ]
+
     def unavailable(self) -> list[str]:
         """Returns a line for everything that cannot answer yet; empty when the server is ready."""
         models = self._models

@@ -2,7 +2,7 @@
 
 import enum
 
-# What TF Serving cuts its gRPC messages to. They travel in a header, whose size clients limit.
+# Bytes that TF Serving cuts its gRPC messages to. They travel in a header, whose size clients limit.
 MESSAGE_LIMIT = 1024
 
 
@@ -52,4 +52,7 @@ def invalid(message: str) -> RequestError:
 
 def shorten(message: str) -> str:
     """Cuts a message as TF Serving does before it sends one."""
-    return message if len(message) <= MESSAGE_LIMIT else message[:MESSAGE_LIMIT] + "...TRUNCATED"
+    content = message.encode(errors="replace")
+    if len(content) <= MESSAGE_LIMIT:
+        return message
+    return content[:MESSAGE_LIMIT].decode(errors="ignore") + "...TRUNCATED"

@@ -1,42 +1,42 @@
 """From the folder of a version to a loaded, warmed-up model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
 
-from serving.errors import Code, RequestError
-from serving.models import LoadedModel, Signature
-from serving.protos import DTYPE_NAMES, predict
+from serving.batching import Batcher
+from serving.errors import Code, RequestError, invalid
+from serving.inference import classify, multi_inference, predict, regress
+from serving.models import LoadedModel, Signature, Tensors
+from serving.options import Batching
+from serving.protos import DTYPE_NAMES
+from serving.session import Session
 from serving.tensors import TensorSpec
-from serving.versions import SAVED_MODEL
 
 WARMUP_REQUESTS = Path("assets.extra", "tf_serving_warmup_requests")
 _MAX_WARMUP_RECORDS = 1000  # TF Serving's limit.
-_TAG = "serve"
 
 
-def load(name: str, version: int, folder: Path) -> LoadedModel:
+def load(name: str, version: int, folder: Path, batching: Batching | None = None) -> LoadedModel:
     """Loads a SavedModel and runs its warm-up requests.
 
     Raises:
       RequestError: it does not load, or a warm-up request fails.
     """
     try:
-        signature_defs = _read_signature_defs(folder)
-        root = tf.saved_model.load(str(folder), tags=[_TAG])
-        signatures = {
-            key: _signature(key, root.signatures[key], definition)
-            for key, definition in signature_defs.items()
-            if key in root.signatures  # The initialiser's is in the file only.
-        }
-        metadata = get_model_metadata_pb2.SignatureDefMap(signature_def=signature_defs)
-        model = LoadedModel(name, version, root, signatures, metadata)
-        _warm_up(model, folder / WARMUP_REQUESTS)
+        session = Session(folder)
+        try:
+            model = _model(name, version, session, batching)
+            _warm_up(model, folder / WARMUP_REQUESTS)
+        except BaseException:
+            session.close()
+            raise
     except RequestError:
         raise
     except tf.errors.OpError as error:
@@ -46,29 +46,48 @@ def load(name: str, version: int, folder: Path) -> LoadedModel:
     return model
 
 
-def _read_signature_defs(folder: Path) -> Mapping[str, Any]:
-    path = folder / SAVED_MODEL
-    try:
-        saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    except DecodeError as error:
-        raise RequestError(Code.DATA_LOSS, f"Can't parse {path} as binary proto") from error
-    for graph in saved_model.meta_graphs:
-        if set(graph.meta_info_def.tags) == {_TAG}:
-            return dict(graph.signature_def)
-    raise RequestError(
-        Code.NOT_FOUND, f"Could not find meta graph def matching supplied tags: {{ {_TAG} }} in {path}"
-    )
+def _model(name: str, version: int, session: Session, batching: Batching | None) -> LoadedModel:
+    signatures = {
+        key: _signature(key, session, definition, batching)
+        for key, definition in session.signature_defs.items()
+        if definition.method_name  # The initialiser's has none.
+    }
+    metadata = get_model_metadata_pb2.SignatureDefMap(signature_def=session.signature_defs)
+    return LoadedModel(name, version, signatures, metadata, session.close)
 
 
-def _signature(name: str, call: Any, definition: Any) -> Signature:
+def _signature(
+    name: str, session: Session, definition: meta_graph_pb2.SignatureDef, batching: Batching | None
+) -> Signature:
+    inputs = {key: _spec(key, info) for key, info in sorted(definition.inputs.items())}
+    outputs = {key: _spec(key, info) for key, info in sorted(definition.outputs.items())}
+    call = _by_name(session, definition, tuple(inputs), tuple(outputs))
+    if batching is not None and Batcher.suits(inputs, outputs):
+        call = Batcher(call, batching)
     return Signature(
         name=name,
-        inputs={key: _spec(key, info) for key, info in sorted(definition.inputs.items())},
-        outputs=tuple(sorted(definition.outputs)),
-        dtypes={key: tf.as_dtype(info.dtype) for key, info in definition.inputs.items()},
-        defaults={key: tf.constant(tf.make_ndarray(value)) for key, value in definition.defaults.items()},
+        method=definition.method_name,
+        inputs=inputs,
+        outputs=outputs,
+        defaults={key: tf.make_ndarray(value) for key, value in definition.defaults.items()},
         call=call,
     )
+
+
+def _by_name(
+    session: Session,
+    definition: meta_graph_pb2.SignatureDef,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+) -> Callable[[Tensors], dict[str, np.ndarray]]:
+    run = session.callable(
+        [definition.inputs[name].name for name in inputs], [definition.outputs[name].name for name in outputs]
+    )
+
+    def call(tensors: Tensors) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, run(*(tensors[name] for name in inputs)), strict=True))
+
+    return call
 
 
 def _spec(name: str, info: Any) -> TensorSpec:
@@ -82,10 +101,24 @@ def _warm_up(model: LoadedModel, path: Path) -> None:
         return
     for count, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator(), start=1):
         if count > _MAX_WARMUP_RECORDS:
-            raise RequestError(
-                Code.INVALID_ARGUMENT,
-                f"Number of warmup records exceeds the maximum ({_MAX_WARMUP_RECORDS}) at {path}",
-            )
-        log = prediction_log_pb2.PredictionLog.FromString(record)
-        if log.WhichOneof("log_type") == "predict_log":  # The other methods are not served here.
+            raise invalid(f"Number of warmup records exceeds the maximum ({_MAX_WARMUP_RECORDS}) at {path}")
+        try:
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+        except DecodeError as error:
+            raise invalid(f"Failed to parse warmup record: {record[:100]!r} from {path}") from error
+        _replay(model, log)
+
+
+def _replay(model: LoadedModel, log: prediction_log_pb2.PredictionLog) -> None:
+    """Asks again what a record of a request log has asked."""
+    match log.WhichOneof("log_type"):
+        case "predict_log":
             predict(model, log.predict_log.request)
+        case "classify_log":
+            classify(model, log.classify_log.request)
+        case "regress_log":
+            regress(model, log.regress_log.request)
+        case "multi_inference_log":
+            multi_inference(model, log.multi_inference_log.request)
+        case other:
+            raise RequestError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {other}")

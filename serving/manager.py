@@ -1,9 +1,12 @@
 """Keeps what is loaded in step with the model config file and the version folders."""
 
 import logging
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serving.catalog import Catalog, Serving, State, VersionStatus
@@ -11,6 +14,7 @@ from serving.errors import Code, ModelConfigError, RequestError, shorten
 from serving.loader import load
 from serving.model_config import ModelConfig, parse_model_config
 from serving.models import LoadedModel
+from serving.options import Batching
 from serving.versions import (
     SAVED_MODEL,
     aspired_versions,
@@ -22,19 +26,30 @@ from serving.versions import (
 )
 
 _log = logging.getLogger(__name__)
+_LOAD_NICENESS = 10
 
 
 class ModelManager:
     """Polls, loads and unloads, in one thread, and publishes the result in a catalog."""
 
-    def __init__(self, config_file: Path, catalog: Catalog, on_event: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config_file: Path,
+        catalog: Catalog,
+        on_event: Callable[[str], None],
+        batching: Batching | None = None,
+    ) -> None:
         self._config_file = config_file
         self._catalog = catalog
         self._on_event = on_event
+        self._batching = batching
         self._config: tuple[ModelConfig, ...] = ()
         self._config_text: bytes | None = None
         self._failed: dict[tuple[str, int], frozenset[tuple[str, int, int]]] = {}
         self._idle: deque[LoadedModel] = deque()  # Retired and out of use: to be unloaded.
+        self._behind_requests = ThreadPoolExecutor(
+            1, thread_name_prefix="serving-load", initializer=_stand_back
+        )
         self._busy = threading.Lock()  # Held by whoever changes what is loaded.
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -56,6 +71,7 @@ class ModelManager:
         with self._busy:
             self._replace_config(())
             self._finish_unloads()
+        self._behind_requests.shutdown()
         self._catalog.close()
 
     def apply(self, models: tuple[ModelConfig, ...]) -> None:
@@ -65,11 +81,22 @@ class ModelManager:
             self._advance_all()
 
     def reload(self, models: tuple[ModelConfig, ...]) -> None:
-        """Like `apply`, for who wants to know.
+        """Serves these models until the model config file changes, as TF Serving does when it is told to.
+
+        It returns at once where all of them are served already, whatever their versions: these come and go
+        later, and the status tells when. Of a new model it waits until a version answers.
 
         Raises:
-          RequestError: UNKNOWN if one of the models has no version that answers.
+          RequestError: UNKNOWN if one of the new models has no version that answers.
         """
+        known = self._catalog.names()
+        if all(model.name in known for model in models):
+            with self._busy:
+                self._replace_config(models)
+                for model in models:
+                    self._announce(model)
+            self._wake.set()
+            return
         self.apply(models)
         if failed := self._catalog.unavailable():
             raise RequestError(Code.UNKNOWN, f"{len(failed)} model(s) did not become available: {failed}")
@@ -138,6 +165,14 @@ class ModelManager:
             if model := self._load(config.name, todo[0], folders[todo[0]]):
                 loaded[todo[0]] = model
 
+    def _announce(self, config: ModelConfig) -> None:
+        """Moves the labels on what is loaded, and says what will be: before anybody asks for the status."""
+        loaded = self._catalog.serving(config.name).versions
+        self._switch(config, (), loaded)
+        for version in aspired_versions(config.policy, find_versions(config.base_path) or {}):
+            if version not in loaded and (config.name, version) not in self._failed:
+                self._catalog.set_status(config.name, version, VersionStatus(State.START))
+
     def _switch(
         self, config: ModelConfig, aspired: Collection[int], loaded: Mapping[int, LoadedModel]
     ) -> tuple[int, ...]:
@@ -158,7 +193,10 @@ class ModelManager:
         before = fingerprint(folder)  # So if files change while it loads, the next poll tries again.
         self._catalog.set_status(name, version, VersionStatus(State.LOADING))
         try:
-            return load(name, version, folder)
+            if not self._answers():
+                # TensorFlow's own threads, which the first load makes, have the priority of the one that makes them.
+                return load(name, version, folder, self._batching)
+            return self._behind_requests.submit(load, name, version, folder, self._batching).result()
         except RequestError as error:
             self._failed[name, version] = before
             self._catalog.set_status(name, version, VersionStatus(State.END, error.code, error.message))
@@ -168,6 +206,9 @@ class ModelManager:
                 f"serving {serving or 'none'}: {shorten(error.message)}"
             )
             return None
+
+    def _answers(self) -> bool:
+        return any(self._catalog.serving(name).versions for name in self._catalog.names())
 
     def _retire(self, models: Collection[LoadedModel]) -> None:
         for model in models:
@@ -215,3 +256,9 @@ class ModelManager:
             self._on_event(event)
         except Exception:
             _log.exception("on_event failed for: %s", event)
+
+
+def _stand_back() -> None:
+    """Has this thread leave the processors to those that answer requests: a load takes one for a second."""
+    if sys.platform == "linux":  # Where a niceness is a thread's, and not the process's.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)

@@ -6,7 +6,7 @@ A label may lead a version that is not loaded yet. The embedded server then move
 version is available, and until then leaves it where it was. tensorflow_model_server is stricter: it refuses
 the whole file when a label moves to a version that is not yet available (tensorflow/serving#1230), and at
 its start it wants --allow_version_labels_for_unavailable_models. `promotion_steps` gives the order of writes
-that both accept.
+that both accept; servers that are told over gRPC are told in the same order (components/push/servers.py).
 """
 
 import os
@@ -43,7 +43,8 @@ class ModelConfig:
 
     name: str
     base_path: Path
-    """Holds one folder a version, `<base_path>/<integer>/`."""
+    """Holds one folder a version, `<base_path>/<integer>/`. Where the file's is not there, and a folder of
+    its name beside the file is, that one: the file is for servers that have it mounted elsewhere."""
     policy: VersionPolicy = VersionPolicy()
     labels: Mapping[str, int] = field(default_factory=dict)
 
@@ -98,7 +99,7 @@ def write_model_config(
     """Sets one model in a model config file to `specific` versions and labels, atomically.
 
     Other models in the file stay as they are. A reader sees the old file or the new one, also after a
-    crash. One writer at a time.
+    crash. A file that says so already is not touched. One writer at a time.
 
     Args:
       path: the file; made if it is not there, with its folder.
@@ -115,14 +116,16 @@ def write_model_config(
     config = model_server_config_pb2.ModelServerConfig()
     if path.exists():
         config = _parse(path.read_bytes(), path)
-    others = [entry for entry in config.model_config_list.config if entry.name != name]
     entry = model_server_config_pb2.ModelConfig(
         name=name, base_path=str(base_path), model_platform=PLATFORM, version_labels=labels or {}
     )
     entry.model_version_policy.specific.versions.extend(wanted)
+    # In its place, so that models of several writers do not change places with each write.
+    entries = {model.name: model for model in config.model_config_list.config} | {name: entry}
     written = model_server_config_pb2.ModelServerConfig()
-    written.model_config_list.config.extend([*others, entry])
-    _replace(path, text_format.MessageToString(written))
+    written.model_config_list.config.extend(entries.values())
+    if written != config:
+        _replace(path, text_format.MessageToString(written))
 
 
 def promotion_steps(old: int | None, new: int, label: str) -> list[tuple[tuple[int, ...], dict[str, int]]]:
@@ -166,10 +169,16 @@ def _model(entry: model_server_config_pb2.ModelConfig, path: Path) -> ModelConfi
         raise ModelConfigError(f"{path}: model {entry.name} has an empty version label, name it")
     return ModelConfig(
         name=entry.name,
-        base_path=path.parent / entry.base_path,
+        base_path=_locate(path.parent, entry.base_path),
         policy=_policy(entry, path),
         labels=dict(entry.version_labels),
     )
+
+
+def _locate(folder: Path, base_path: str) -> Path:
+    """The base path; where another machine has it under another path, the folder beside the file."""
+    written, beside = folder / base_path, folder / Path(base_path).name
+    return beside if beside.is_dir() and not written.exists() else written
 
 
 def _policy(entry: model_server_config_pb2.ModelConfig, path: Path) -> VersionPolicy:

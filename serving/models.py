@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from serving.errors import Code, RequestError, invalid
+from serving.errors import invalid
 from serving.tensors import TensorSpec, format_shape
 
 DEFAULT_SIGNATURE = "serving_default"
-# What TensorFlow puts before the message proper when an op inside a function fails.
-_PREAMBLE_END = "<stack traces unavailable>\n"
-_OP_SUFFIX = re.compile(r" \[Op:[^\]]*\]\s*$")  # And after it.
+Tensors = Mapping[str, np.ndarray]
+"""Arrays by name; text has dtype object and holds bytes."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +22,16 @@ class Signature:
     """One signature of a SavedModel."""
 
     name: str
+    method: str
+    """TF Serving's name of what it is for: tensorflow/serving/predict, .../classify or .../regress."""
     inputs: Mapping[str, TensorSpec]
-    outputs: tuple[str, ...]
-    dtypes: Mapping[str, tf.DType]
-    """Of the inputs."""
-    defaults: Mapping[str, tf.Tensor]
+    outputs: Mapping[str, TensorSpec]
+    defaults: Tensors
     """Values of the inputs that a request may leave out."""
-    call: Callable[..., Mapping[str, tf.Tensor]]
+    call: Callable[[Tensors], dict[str, np.ndarray]]
+    """From all inputs to all outputs."""
 
-    def run(
-        self, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
-    ) -> dict[str, tf.Tensor]:
+    def run(self, inputs: Tensors, output_filter: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """Runs the model.
 
         Args:
@@ -46,18 +42,11 @@ class Signature:
           RequestError: INVALID_ARGUMENT for a wrong shape or filter, else what TensorFlow says.
         """
         wanted = self._wanted(output_filter)
-        feed = dict(self.defaults)
         for name, array in inputs.items():
-            if not self.inputs[name].fits(array.shape):
-                spec = self.inputs[name]
+            spec = self.inputs[name]
+            if not spec.fits(array.shape):
                 raise invalid(f"input {name}: expected {spec}, got {spec.dtype} {format_shape(array.shape)}")
-            feed[name] = tf.constant(array, self.dtypes[name])
-        try:
-            outputs = self.call(**feed)
-        except tf.errors.OpError as error:
-            raise RequestError(Code(error.error_code), _clean(error.message)) from error
-        except UnicodeDecodeError as error:  # TensorFlow's message, quoting bytes of an input.
-            raise invalid(_clean(error.object.decode(errors="replace"))) from error
+        outputs = self.call({**self.defaults, **inputs})
         return {name: outputs[name] for name in wanted}
 
     def check_names(self, names: Sequence[str]) -> None:
@@ -76,34 +65,44 @@ class Signature:
             )
 
     def _wanted(self, output_filter: Sequence[str]) -> Sequence[str]:
+        seen = set()
         for name in output_filter:
             if name not in self.outputs:
                 raise invalid(
                     f"output tensor alias not found in signature: {name} "
                     f"Outputs expected to be in the set {{{','.join(self.outputs)}}}."
                 )
-        if len(set(output_filter)) != len(output_filter):
-            raise invalid(f"duplicate output tensor alias in {','.join(output_filter)}")
-        return output_filter or self.outputs
+            if name in seen:
+                raise invalid(f"duplicate output tensor alias: {name}")
+            seen.add(name)
+        return output_filter or tuple(self.outputs)
 
 
 class LoadedModel:
     """A version in memory. Use it only between an `acquire` that said yes and its `release`."""
 
     def __init__(
-        self, name: str, version: int, root: Any, signatures: Mapping[str, Signature], signature_defs: Any
+        self,
+        name: str,
+        version: int,
+        signatures: Mapping[str, Signature],
+        signature_defs: Any,
+        close: Callable[[], None],
     ) -> None:
         """Takes what the loader made.
 
         Args:
-          root: what `tf.saved_model.load` returned: it owns the variables.
-          signature_defs: a SignatureDefMap, for metadata requests.
+          name: of the model.
+          version: its number.
+          signatures: those that can be called, by name.
+          signature_defs: a SignatureDefMap of all, for metadata requests.
+          close: frees what the signatures run in.
         """
         self.name = name
         self.version = version
         self.signature_defs = signature_defs
-        self._root = root
         self._signatures = dict(signatures)
+        self._close = close
         self._lock = threading.Lock()
         self._users = 0
         self._on_idle: Callable[[LoadedModel], None] | None = None
@@ -144,8 +143,9 @@ class LoadedModel:
     def unload(self) -> None:
         """Drops the model. The memory is free when this returns: nothing else refers to it."""
         self._signatures = {}
-        self._root = None
+        self._close()
+        self._close = _nothing
 
 
-def _clean(message: str) -> str:
-    return _OP_SUFFIX.sub("", message.rpartition(_PREAMBLE_END)[2])
+def _nothing() -> None:
+    """What is left to close of a model that is unloaded."""

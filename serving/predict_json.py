@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from serving.errors import Code, RequestError, invalid
-from serving.tensors import TensorSpec, format_shape, is_base64, show, to_array, to_json
+from serving.json_values import is_base64, parse_object, show
+from serving.tensors import TensorSpec, format_shape, to_array, to_json
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,15 @@ def parse_predict(body: bytes, signature_inputs: Callable[[str], Mapping[str, Te
       RequestError: INVALID_ARGUMENT, naming the instance and the key where it can; UNIMPLEMENTED for an
         input whose dtype has no JSON form.
     """
-    document = _parse_object(body)
-    signature_name = document.get("signature_name", "")
-    if not isinstance(signature_name, str):
-        raise invalid(
-            f"JSON Value: {show(document)} not formatted correctly. "
-            "'signature_name' key must be a string value."
-        )
+    document, signature_name = parse_object(body)
     specs = signature_inputs(signature_name)
     if not specs:
         raise invalid(f"Failed to get input map for signature: {signature_name or 'DEFAULT'}")
     if "instances" in document and "inputs" in document:
-        raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
+        raise invalid(
+            f"JSON Value: {show(document)} "
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
+        )
     if "instances" in document:
         return PredictBody(signature_name, _from_instances(document["instances"], specs), by_row=True)
     if "inputs" in document:
@@ -74,18 +72,6 @@ def format_predictions(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes
         return _dump({"predictions": next(iter(columns.values()))})
     rows = zip(*columns.values(), strict=True)
     return _dump({"predictions": [dict(zip(columns, row, strict=True)) for row in rows]})
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
-    if not body:
-        raise invalid("JSON Parse error: The document is empty")
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"JSON Parse error: {error}") from error
-    if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {show(document)} Is not object")
-    return document
 
 
 def _from_instances(instances: Any, specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
@@ -181,6 +167,8 @@ def _check_batch(outputs: Mapping[str, np.ndarray]) -> None:
     for name, array in sorted(outputs.items()):
         if array.ndim == 0:
             raise invalid(f"Tensor name: {name} has no shape information ")
+        if array.shape[0] == 0:
+            raise invalid(f"Tensor name: {name} has invalid batch size: 0")
         if size not in (None, array.shape[0]):
             raise invalid(
                 f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} expecting: {size}"

@@ -1,13 +1,13 @@
-"""TF Serving's Predict messages, to and from arrays."""
+"""TensorProtos, to and from arrays."""
+
+import math
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import predict_pb2
 
-from serving.errors import Code, RequestError, invalid
-from serving.models import DEFAULT_SIGNATURE, LoadedModel
-from serving.tensors import TensorSpec, format_shape
+from serving.errors import invalid
+from serving.tensors import JSON_DTYPES, TensorSpec, format_shape
 
 # TF's short names, which its messages use, by the number in a TensorProto.
 DTYPE_NAMES = {
@@ -22,35 +22,6 @@ _FIELDS = {
     "uint64": "uint64_val", "bool": "bool_val", "object": "string_val",
 }  # fmt: skip
 _LENGTH_DELIMITED = 2  # The wire type of packed values.
-
-
-def predict(model: LoadedModel, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-    """Answers a Predict request with a model that the caller has acquired.
-
-    Raises:
-      RequestError: FAILED_PRECONDITION for an unknown signature, INVALID_ARGUMENT for wrong inputs, else
-        what TensorFlow says.
-    """
-    signature = model.signature(request.model_spec.signature_name)
-    if signature is None:
-        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        raise RequestError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-    signature.check_names(list(request.inputs))
-    inputs = {name: to_array(request.inputs[name], signature.inputs[name]) for name in sorted(request.inputs)}
-    outputs = signature.run(inputs, request.output_filter)
-    response = predict_pb2.PredictResponse()
-    response.model_spec.name = request.model_spec.name
-    response.model_spec.version.value = model.version
-    response.model_spec.signature_name = signature.name
-    for name, tensor in outputs.items():
-        fill_proto(response.outputs[name], numpy(tensor))
-    return response
-
-
-def numpy(tensor: tf.Tensor) -> np.ndarray:
-    """Returns the values of a tensor; strings as an array of dtype object, also from a scalar."""
-    value = tensor.numpy()
-    return np.asarray(value, np.object_) if tensor.dtype == tf.string else np.asarray(value)
 
 
 def to_array(proto: tensor_pb2.TensorProto, spec: TensorSpec) -> np.ndarray:
@@ -70,7 +41,11 @@ def to_array(proto: tensor_pb2.TensorProto, spec: TensorSpec) -> np.ndarray:
         if proto.tensor_content and spec.dtype != "string":
             dtype = tf.as_dtype(proto.dtype).as_numpy_dtype
             return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
-        return tf.make_ndarray(proto)
+        if (known := JSON_DTYPES.get(spec.dtype)) is not None:
+            values = getattr(proto, _FIELDS[np.dtype(known).name])
+            if len(values) == math.prod(shape):  # Else one value stands for several.
+                return np.array(values, known).reshape(shape)
+        return tf.make_ndarray(proto)  # Which takes 25 us for each of them.
     except (ValueError, TypeError, IndexError) as error:
         raise invalid(f"tensor parsing error: {spec.name}: {error}") from error
 

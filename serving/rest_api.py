@@ -1,28 +1,22 @@
-"""TF Serving's REST API over a catalog."""
+"""TF Serving's REST API: what its paths answer."""
 
-import asyncio
+from __future__ import annotations
+
 import json
 import logging
 import re
-import socket
-from collections.abc import Mapping
-from concurrent import futures
 from typing import Any
 
 from google.protobuf import json_format
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from tensorflow_serving.apis import get_model_metadata_pb2
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, regression_pb2
 
-from serving import grpc_api
-from serving.catalog import Catalog
-from serving.errors import Code, RequestError, ServerError, invalid
-from serving.models import DEFAULT_SIGNATURE, LoadedModel
+from serving import example_json, inference
+from serving.errors import Code, RequestError, invalid
+from serving.inference import Run
+from serving.models import DEFAULT_SIGNATURE, LoadedModel, Signature
 from serving.predict_json import format_predictions, parse_predict
-from serving.protos import numpy
-from serving.tensors import TensorSpec
+from serving.queries import SIGNATURE_DEF, metadata, model_status
+from serving.service import Service, Spec
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +25,8 @@ _POST = re.compile(_MODEL + r":(?P<method>classify|regress|predict)", re.IGNOREC
 _GET = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE | re.ASCII)
 _LARGEST_VERSION = 2**63 - 1
 
-_HTTP_CODES = {
+HTTP_CODES = {
+    Code.OK: 200,
     Code.CANCELLED: 499,
     Code.INVALID_ARGUMENT: 400,
     Code.DEADLINE_EXCEEDED: 504,
@@ -48,95 +43,78 @@ _HTTP_CODES = {
 }  # The others are 500.
 
 
-def create_app(catalog: Catalog, threads: futures.ThreadPoolExecutor) -> Starlette:
-    """Returns the ASGI application.
+def respond(service: Service, verb: str, path: str, body: bytes, key: str | None) -> tuple[int, bytes]:
+    """Returns status and JSON of the answer to a request below /v1/.
 
     Args:
-      threads: run the requests, so that a long prediction does not keep others from being read.
-    """
-
-    async def models(request: Request) -> Response:
-        body = await request.body()
-        loop = asyncio.get_running_loop()
-        path = request.scope["path"]  # Percent-decoded, unlike `request.url.path`.
-        return await loop.run_in_executor(threads, _respond, catalog, request.method, path, body)
-
-    async def healthz(request: Request) -> Response:
-        waiting = catalog.unavailable()
-        return _json({"error": "; ".join(waiting)}, 503) if waiting else _json({"status": "ok"})
-
-    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    return Starlette(routes=[Route("/healthz", healthz), Route("/v1/{rest:path}", models, methods=methods)])
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; port 0 picks a free one.
-
-    Raises:
-      ServerError: the port is taken or not allowed, or the host is unknown.
+      service: answers.
+      verb: GET, POST, ...
+      path: percent-decoded, without a query.
+      body: of a POST.
+      key: of the request, for the log.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1024)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ServerError(
-            f"REST: cannot listen on {host}:{port} ({error.strerror}); the port must be free and allowed: "
-            "stop what listens there, or choose another port (0 picks a free one)"
-        ) from error
-    return listener
-
-
-def _respond(catalog: Catalog, verb: str, path: str, body: bytes) -> Response:
-    try:
-        return _answer(catalog, verb, path, body)
+        return HTTP_CODES[Code.OK], _answer(service, verb, path, body, key)
     except RequestError as error:
-        return _json({"error": error.message}, _HTTP_CODES.get(error.code, 500))
+        return HTTP_CODES.get(error.code, 500), dump({"error": error.message})
     except Exception as error:
         _log.exception("%s %s failed", verb, path)
-        return _json({"error": f"{type(error).__name__}: {error}"}, 500)
+        return 500, dump({"error": f"{type(error).__name__}: {error}"})
 
 
-def _answer(catalog: Catalog, verb: str, path: str, body: bytes) -> Response:
+def dump(document: dict[str, Any]) -> bytes:
+    """Returns JSON as bytes."""
+    return json.dumps(document).encode()
+
+
+def _answer(service: Service, verb: str, path: str, body: bytes, key: str | None) -> bytes:
     if verb == "POST" and (match := _POST.fullmatch(path)):
         method = match["method"].lower()
-        if method != "predict":
-            raise RequestError(
-                Code.UNIMPLEMENTED,
-                f"{method} is not served by the embedded server: call predict, which runs any signature",
-            )
-        with catalog.use(*_spec(match)) as model:
-            return Response(_predict(model, body), media_type="application/json")
+        with service.use(_spec(match), method, "REST") as model:
+            answer, run = _ASK[method](model, body)
+            service.answered(model, method, run, key)
+        return answer
     if verb == "GET" and path.lower().rstrip("/") == "/v1/models":
         raise invalid("Missing model name in request.")
     if verb == "GET" and (match := _GET.fullmatch(path)):
         if match["metadata"]:
-            return _json(_metadata(grpc_api.metadata(catalog, *_spec(match))))
-        return _json(_to_dict(grpc_api.model_status(catalog, *_spec(match))))
-    raise invalid(f"Malformed request: {verb} {path}")
+            return dump(_metadata(metadata(service.catalog, *_spec(match))))
+        return dump(_to_dict(model_status(service.catalog, *_spec(match))))
+    raise invalid(f"Malformed request: {verb} {path[:1000]}")
 
 
-def _predict(model: LoadedModel, body: bytes) -> bytes:
-    def inputs(name: str) -> Mapping[str, TensorSpec]:
+def _predict(model: LoadedModel, body: bytes) -> tuple[bytes, Run]:
+    def find(name: str) -> Signature:
         signature = model.signature(name)
         if signature is None:
             raise invalid(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
-        return signature.inputs
+        return signature
 
-    parsed = parse_predict(body, inputs)
-    signature = model.signature(parsed.signature_name)
-    assert signature is not None  # `inputs` has found it.
-    outputs = signature.run(parsed.inputs)
-    return format_predictions({name: numpy(tensor) for name, tensor in outputs.items()}, parsed.by_row)
+    parsed = parse_predict(body, lambda name: find(name).inputs)
+    run = inference.run(find(parsed.signature_name), parsed.inputs)
+    return format_predictions(run.outputs, parsed.by_row), run
 
 
-def _spec(match: re.Match[str]) -> tuple[str, int | None, str | None]:
+def _classify(model: LoadedModel, body: bytes) -> tuple[bytes, Run]:
+    parsed = example_json.parse_examples(body)
+    request = classification_pb2.ClassificationRequest(input=parsed.input)
+    request.model_spec.signature_name = parsed.signature_name
+    response, run = inference.classify(model, request)
+    return example_json.format_classification(response.result), run
+
+
+def _regress(model: LoadedModel, body: bytes) -> tuple[bytes, Run]:
+    parsed = example_json.parse_examples(body)
+    request = regression_pb2.RegressionRequest(input=parsed.input)
+    request.model_spec.signature_name = parsed.signature_name
+    response, run = inference.regress(model, request)
+    return example_json.format_regression(response.result), run
+
+
+_ASK = {"predict": _predict, "classify": _classify, "regress": _regress}
+
+
+def _spec(match: re.Match[str]) -> Spec:
     version = None if match["version"] is None else int(match["version"][:20])
     if version is not None and version > _LARGEST_VERSION:
         raise invalid(f"Failed to convert version: {match['version']} to numeric.")
@@ -145,18 +123,11 @@ def _spec(match: re.Match[str]) -> tuple[str, int | None, str | None]:
 
 def _metadata(response: get_model_metadata_pb2.GetModelMetadataResponse) -> dict[str, Any]:
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata[grpc_api.SIGNATURE_DEF].Unpack(signatures)
-    return {
-        "model_spec": _to_dict(response.model_spec),
-        "metadata": {grpc_api.SIGNATURE_DEF: _to_dict(signatures)},
-    }
+    response.metadata[SIGNATURE_DEF].Unpack(signatures)
+    return {"model_spec": _to_dict(response.model_spec), "metadata": {SIGNATURE_DEF: _to_dict(signatures)}}
 
 
 def _to_dict(message: Any) -> dict[str, Any]:
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-
-
-def _json(document: dict[str, Any], status: int = 200) -> Response:
-    return Response(json.dumps(document), status, media_type="application/json")

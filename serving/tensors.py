@@ -4,8 +4,7 @@ Arrays of strings have dtype object and hold bytes.
 """
 
 import base64
-import binascii
-import json
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import Code, RequestError, invalid
+from serving.json_values import base64_bytes, is_base64, json_type, show, text_bytes
 
 # TF's name of a dtype, as its messages have it, to numpy's. What is not here has no JSON form in TF Serving.
 JSON_DTYPES: dict[str, type[np.generic]] = {
@@ -36,16 +36,7 @@ _LEAF_TYPES: dict[str, set[type]] = {
     "float": {int, float},
     "double": {int, float},
 }
-_JSON_TYPES = {
-    type(None): "Null",
-    dict: "Object",
-    list: "Array",
-    str: "String",
-    int: "Number",
-    float: "Number",
-}
 _MAX_RANK = 32  # numpy has a limit, and a signature with more dimensions is not to be expected.
-_SHOWN = 200  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -138,7 +129,7 @@ def _leaves(leaves: list[Any], dtype: str) -> np.ndarray:
 
 
 def _decimals(leaves: list[Any], types: set[type], dtype: str) -> np.ndarray:
-    limits = np.finfo(JSON_DTYPES[dtype])  # type: ignore[type-var]
+    limits = _finfo(dtype)
     exact = 2 ** (limits.nmant + 1) - 1  # Whole numbers beyond it have gaps.
     if int in types:
         for leaf in leaves:
@@ -147,37 +138,30 @@ def _decimals(leaves: list[Any], types: set[type], dtype: str) -> np.ndarray:
                     f"Cannot convert JSON value: {show(leaf)} to {dtype} without loss of precision."
                 )
     array = np.array(leaves, np.float64)
-    too_large = np.isfinite(array) & (np.abs(array) > limits.max)
+    sizes = np.abs(array)
+    too_large = (sizes > limits.max) & (sizes != np.inf)
     if too_large.any():
         value = leaves[int(np.argmax(too_large))]
         raise invalid(f"Cannot convert JSON value: {show(value)} to {dtype} without loss of precision.")
     return array.astype(JSON_DTYPES[dtype], copy=False)
 
 
+@functools.cache
+def _finfo(dtype: str) -> np.finfo:
+    return np.finfo(JSON_DTYPES[dtype])  # type: ignore[arg-type, type-var]
+
+
 def _bytes(leaf: str | dict[str, Any]) -> bytes:
     if isinstance(leaf, str):
-        try:
-            return leaf.encode()
-        except UnicodeEncodeError as error:  # A lone surrogate, which JSON can spell and UTF-8 cannot.
-            raise invalid(f"JSON Value: {show(leaf)} is not valid Unicode: {error}") from error
+        return text_bytes(leaf)
     if not is_base64(leaf):
         raise invalid(f"JSON Value: {show(leaf)} not formatted correctly for base64 data")
-    text = leaf["b64"].rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise invalid(f"Unable to base64 decode JSON Value: {show(leaf)}") from error
+    return base64_bytes(leaf)
 
 
 def _blame(leaves: list[Any], good: Callable[[Any], bool], dtype: str) -> None:
     leaf = next(leaf for leaf in leaves if not good(leaf))
-    kind = str(leaf) if isinstance(leaf, bool) else _JSON_TYPES[type(leaf)]
-    raise invalid(f"JSON Value: {show(leaf)} Type: {kind} is not of expected type: {dtype}")
-
-
-def is_base64(value: Any) -> bool:
-    """Says whether parsed JSON is one value in base64, rather than an object with named values."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+    raise invalid(f"JSON Value: {show(leaf)} Type: {json_type(leaf)} is not of expected type: {dtype}")
 
 
 def to_json(name: str, array: np.ndarray) -> Any:
@@ -215,12 +199,3 @@ def _nest(values: list[Any], shape: tuple[int, ...]) -> Any:
     nested = np.empty(len(values), np.object_)
     nested[:] = values
     return nested.reshape(shape).tolist()
-
-
-def show(value: Any) -> str:
-    """Returns parsed JSON as text for a message, cut if long."""
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        return "(nested too deeply to show)"
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

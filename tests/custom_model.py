@@ -34,7 +34,7 @@ def build_model(blueprint, params):
     """The sum of a linear part, of the products of all pairs of embeddings, and of dense layers.
 
     Args:
-        blueprint: a `components.train.blueprint.Blueprint`.
+        blueprint: a `components.train.model.blueprint.Blueprint`.
         params: `model.params` of the configuration.
 
     Returns:

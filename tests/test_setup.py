@@ -98,6 +98,7 @@ def test_help_names_every_target() -> None:
         "demo",
         "test",
         "test-docs",
+        "conformance",
         "lint",
         "bench",
         "bench-learning",

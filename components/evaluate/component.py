@@ -12,17 +12,15 @@ from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
-from tfx.utils import path_utils
 
-from components.artifacts import RegisteredVersion, folder_of
+from components.artifacts import EdgeModel, RegisteredVersion, folder_of
 from components.errors import RetrainError
 from components.evaluate import logic, retention
 from components.label import Label, read_label_state
-from components.names import PREDICTIONS, SERVING_DEFAULT, SPAN
+from components.names import EDGE_FILE, PREDICTIONS, SERVING_DEFAULT, SMOKE_FILE, SPAN
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 VERDICT_FILE = "verdict.json"
-_SMOKE_EXAMPLES = 64
 
 
 def eval_config(label: Label, metrics: Iterable[str], slices: Sequence[Sequence[str]], baseline: bool) -> Any:
@@ -73,7 +71,7 @@ def eval_config(label: Label, metrics: Iterable[str], slices: Sequence[Sequence[
 def read_metrics(uri: str, model: str | None) -> dict[str, dict[str, float]]:
     """Slice -> metric -> value, of one model of a ModelEvaluation artifact; None: of its only one.
 
-    Where all labels are the same, what compares them is left out: TFMA gives 0 for its AUC.
+    Where all labels are the same, what compares them is left out.
 
     Raises:
         RetrainError: there are none.
@@ -130,7 +128,9 @@ class Executor(base_executor.BaseExecutor):
             line,
             self._influence(input_dict, settings),
         )
-        broken = self._smoke_test(input_dict, settings["columns"])
+        smoke = _read(input_dict["smoke"], SMOKE_FILE)
+        edge = _read(input_dict["edge"], EDGE_FILE) if input_dict.get("edge") else {"problems": []}
+        broken = [*smoke["problems"], *(f"TFLite model: {problem}" for problem in edge["problems"])]
         if broken:
             verdict = replace(verdict, blessed=False, reasons=[*broken, *verdict.reasons])
         unseen = [name for name in new if name not in before]
@@ -145,6 +145,8 @@ class Executor(base_executor.BaseExecutor):
             "retention": row,
             "learning": retention.learning(row, line, metrics, self._classes(input_dict, settings["task"])),
         }
+        with open(os.path.join(blessing.uri, SMOKE_FILE), "w") as file:
+            json.dump(smoke, file, indent=1)
         with open(os.path.join(blessing.uri, VERDICT_FILE), "w") as file:
             json.dump(found, file, indent=1)
         # What TFX's own components look for.
@@ -168,13 +170,12 @@ class Executor(base_executor.BaseExecutor):
         state = read_label_state(folder_of(input_dict["model"]))
         return len(state.classes) if state else None
 
-    def _smoke_test(self, input_dict: dict[str, list[types.Artifact]], columns: Sequence[str]) -> list[str]:
-        from components.evaluate import smoke
 
-        saved_model = path_utils.serving_model_path(folder_of(input_dict["model"]))
-        folder_of(input_dict["examples"])
-        held_out = artifact_utils.get_split_uri(input_dict["examples"], "eval")
-        return smoke.problems(saved_model, smoke.read_some(held_out, _SMOKE_EXAMPLES), columns)
+def _read(artifacts: Sequence[types.Artifact], name: str) -> dict[str, Any]:
+    """What a stage has found: a JSON file of its artifact."""
+    with open(os.path.join(folder_of(artifacts), name)) as file:
+        found: dict[str, Any] = json.load(file)
+    return found
 
 
 def _row_of(input_dict: dict[str, list[types.Artifact]]) -> retention.Row:
@@ -191,7 +192,8 @@ class GateSpec(ComponentSpec):
     INPUTS = {
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "model": ChannelParameter(type=standard_artifacts.Model),
-        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "smoke": ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "edge": ChannelParameter(type=EdgeModel, optional=True),
         "base_record": ChannelParameter(type=RegisteredVersion, optional=True),
     }
     OUTPUTS = {"blessing": ChannelParameter(type=standard_artifacts.ModelBlessing)}
@@ -206,21 +208,22 @@ class Gate(base_component.BaseComponent):
 
     Args:
         evaluation: the stock Evaluator's output.
-        model: the candidate; it must answer through all of its signatures, too.
-        examples: the new spans, whose held-out examples it is asked.
+        model: the candidate.
+        smoke: what the smoke test found; a candidate that fails it is rejected with its reasons.
         gates: metric -> limits, as `components.evaluate.logic.judge` takes them.
         new_spans, past_spans: what was just learned, and what had been learned before.
         min_examples: slices with fewer held-out examples are not judged.
         baseline: whether the evaluation holds a champion's metrics.
-        columns: the raw columns that a request holds.
         task: of the label.
+        edge: a TFLite model that must be good enough, too; None: none must.
         base_record: the champion's `RegisteredVersion`: what its line has kept so far.
         max_influence: how much of the loss on what was known before may be the new data's doing; the
             trainer measured it.
         shadow: the candidate was trained from scratch, on spans that the champion's line has learned.
 
     Outputs:
-    - `blessing`: with the custom property `blessed`, 1 or 0, and `verdict.json`.
+    - `blessing`: with the custom property `blessed`, 1 or 0, and `verdict.json`; beside it what the smoke
+      test found, for the record.
 
     Raises:
         RetrainError: `gates` names a metric or a limit that there is not.
@@ -233,15 +236,15 @@ class Gate(base_component.BaseComponent):
         self,
         evaluation: types.BaseChannel,
         model: types.BaseChannel,
-        examples: types.BaseChannel,
+        smoke: types.BaseChannel,
         gates: dict[str, dict[str, Any]],
         new_spans: Sequence[int],
         past_spans: Sequence[int],
         min_examples: int,
         baseline: bool,
-        columns: Iterable[str],
         task: str,
         base_record: types.BaseChannel | None = None,
+        edge: types.BaseChannel | None = None,
         max_influence: float | None = None,
         shadow: bool = False,
     ) -> None:
@@ -259,7 +262,6 @@ class Gate(base_component.BaseComponent):
             "past_spans": list(past_spans),
             "min_examples": min_examples,
             "baseline": baseline,
-            "columns": list(columns),
             "task": task,
             "max_influence": max_influence,
             "shadow": shadow,
@@ -268,7 +270,8 @@ class Gate(base_component.BaseComponent):
             GateSpec(
                 evaluation=evaluation,
                 model=model,
-                examples=examples,
+                smoke=smoke,
+                edge=edge,
                 base_record=base_record,
                 gates=json.dumps(settings, sort_keys=True),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),

@@ -45,12 +45,12 @@ SETTINGS = ("min_value", "max_drop", "max_slice_drop", *FORGETTING, "relative")
 PAST_SPANS = "past spans"  # what a check on all of them together is on
 LOSS = "loss"  # what a model is trained to make small; measured by the trainer, of the new data's influence
 METRICS: Mapping[str, Metric] = {
-    "auc": Metric({"binary": "AUC"}, compares_labels=True, ranks=True),
-    "pr_auc": Metric({"binary": "AUCPrecisionRecall"}, compares_labels=True, ranks=True),
+    "auc": Metric({"binary": f"{_OURS}BinaryAUC"}, compares_labels=True, ranks=True),
+    "pr_auc": Metric({"binary": f"{_OURS}BinaryPRAUC"}, compares_labels=True, ranks=True),
     "accuracy": Metric({"binary": "BinaryAccuracy", "multiclass": f"{_OURS}MulticlassAccuracy"}),
     "balanced_accuracy": Metric({"multiclass": f"{_OURS}MulticlassBalancedAccuracy"}),
     "log_loss": Metric(
-        {"binary": "BinaryCrossentropy", "multiclass": f"{_OURS}MulticlassLogLoss"}, more_is_better=False
+        {"binary": f"{_OURS}BinaryLogLoss", "multiclass": f"{_OURS}MulticlassLogLoss"}, more_is_better=False
     ),
     "r2": Metric({"regression": f"{_OURS}RegressionR2"}, compares_labels=True),
     "mae": Metric({"regression": f"{_OURS}RegressionMAE"}, more_is_better=False),
@@ -62,7 +62,7 @@ def measured(task: str, metrics: Iterable[str]) -> dict[str, str]:
     """Metric -> its class: those asked for, and what `only_defined` needs to know of the labels."""
     classes = {name: METRICS[name].classes[task] for name in metrics}
     if any(METRICS[name].compares_labels for name in classes):
-        classes[LABEL_VARIANCE] = f"{_OURS}LabelVariance"
+        classes[LABEL_VARIANCE] = f"{_OURS}{task.capitalize()}LabelVariance"
     return classes
 
 

@@ -3,127 +3,28 @@
 Of a regression and of several classes TFMA 0.52 measures nothing that a gate could rely on. Its mean
 errors pass over predictions that are NaN and count the first of several accumulators twice; Keras'
 R2Score adds up squares in float32, which gives 0 for labels of 1,000,000 to 1,000,002; and a label that
-the model does not know has a cross entropy of 0 and counts as the first class in the accuracy. These
-here add up in float64, in one pass for all metrics of a task, and what is NaN stays NaN.
+the model does not know has a cross entropy of 0 and counts as the first class in the accuracy.
+
+Of a binary task it is the cost: with every slice of a past span, and each of two models, 20 ms for the areas
+under curves, which go through 10,000 thresholds in Python, and 6 ms for a Keras loss. Fewer thresholds,
+which lie evenly from 0 to 1, would tell too little: with 1,000 of them an AUC is off by 0.04 where 1 label in
+1,000 is a 1, and even TFMA's 10,000 are off by 0.02 where 1 in 10,000 is. TFMA's own binary cross entropy has
+no value for a probability of exactly 1.
+
+These here add up in float64, in one pass for all metrics of a task, and what is NaN stays NaN.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 
+from components.evaluate.accumulators import Moments, Outcomes, Probabilities
 from components.names import CLASSES, SCORES
-
-LEAST_PROBABILITY = 1e-7
-"""A smaller one counts as this in the log loss, as Keras has it: an impossible class costs 16.1."""
-
-
-@dataclass
-class Moments:
-    """Of labels and predictions that are numbers.
-
-    Attributes:
-        weight: of the examples, in all.
-        label: the mean label.
-        spread: sum of weight * (label - mean)^2; exactly 0 where all labels are the same.
-        absolute, squared: sums of weight * |label - prediction|, and of its square.
-    """
-
-    weight: float = 0.0
-    label: float = 0.0
-    spread: float = 0.0
-    absolute: float = 0.0
-    squared: float = 0.0
-
-    def add(self, label: float, prediction: float, weight: float) -> None:
-        error = label - prediction
-        self.merge(Moments(weight, label, 0.0, weight * abs(error), weight * error**2))
-
-    def merge(self, other: Moments) -> None:
-        """Chan, Golub and LeVeque (1983): a large mean does not swallow a small variance."""
-        weight = self.weight + other.weight
-        share = other.weight / weight if weight else 0.0
-        apart = other.label - self.label
-        self.spread += other.spread + apart**2 * self.weight * share
-        self.label += apart * share
-        self.weight = weight
-        self.absolute += other.absolute
-        self.squared += other.squared
-
-    def label_variance(self) -> float:
-        return _ratio(self.spread, self.weight)
-
-    def mae(self) -> float:
-        return _ratio(self.absolute, self.weight)
-
-    def rmse(self) -> float:
-        return math.sqrt(_ratio(self.squared, self.weight))
-
-    def r2(self) -> float:
-        """1 - squared error / variance of the label; NaN where the label does not vary."""
-        return 1.0 - _ratio(self.squared, self.spread)
-
-
-@dataclass
-class Outcomes:
-    """Of labels that are classes, known to the model or not.
-
-    Attributes:
-        weight: label -> weight of its examples; so many labels as there are in the held-out examples.
-        right: label -> weight of those whose most likely class it was.
-        loss: sum of weight * -log(probability of the label).
-    """
-
-    weight: dict[bytes, float] = field(default_factory=dict)
-    right: dict[bytes, float] = field(default_factory=dict)
-    loss: float = 0.0
-
-    def add(self, label: bytes, classes: np.ndarray, scores: np.ndarray, weight: float) -> None:
-        """Counts one example.
-
-        Args:
-            label: the true class.
-            classes: the model's, [C].
-            scores: their probabilities, [C].
-            weight: the example's.
-        """
-        # Of no class where it knows none, as where a class came with this span: never right.
-        (known,) = np.nonzero(classes == label)
-        probability = float(scores[known[0]]) if known.size else 0.0
-        # Python's max(x, nan) would be x.
-        self.loss -= weight * float(np.log(np.maximum(probability, LEAST_PROBABILITY)))
-        right = known.size and np.isfinite(scores).all() and np.argmax(scores) == known[0]
-        self._count(label, weight, weight if right else 0.0)
-
-    def merge(self, other: Outcomes) -> None:
-        self.loss += other.loss
-        for label, weight in other.weight.items():
-            self._count(label, weight, other.right[label])
-
-    def _count(self, label: bytes, weight: float, right: float) -> None:
-        self.weight[label] = self.weight.get(label, 0.0) + weight
-        self.right[label] = self.right.get(label, 0.0) + right
-
-    def accuracy(self) -> float:
-        return _ratio(sum(self.right.values()), sum(self.weight.values()))
-
-    def balanced_accuracy(self) -> float:
-        """The mean over the labels that occur of the share of each that was recognized."""
-        shares = [self.right[label] / weight for label, weight in self.weight.items() if weight > 0.0]
-        return _ratio(sum(shares), len(shares))
-
-    def log_loss(self) -> float:
-        return _ratio(self.loss, sum(self.weight.values()))
-
-
-def _ratio(total: float, by: float) -> float:
-    return total / by if by > 0.0 else math.nan
 
 
 class _Combine(beam.CombineFn):  # type: ignore[misc]
@@ -147,10 +48,8 @@ class _Combine(beam.CombineFn):  # type: ignore[misc]
         return {self._key: accumulator}
 
 
-class _CombineMoments(_Combine):
-    accumulator = Moments
-
-    def add_input(self, accumulator: Moments, element: Any) -> Moments:
+class _CombineNumbers(_Combine):
+    def add_input(self, accumulator: Any, element: Any) -> Any:
         for parts in metric_util.to_label_prediction_example_weight(
             element,
             eval_config=self._eval_config,
@@ -159,6 +58,14 @@ class _CombineMoments(_Combine):
         ):
             accumulator.add(*(float(part.item()) for part in parts))
         return accumulator
+
+
+class _CombineMoments(_CombineNumbers):
+    accumulator = Moments
+
+
+class _CombineProbabilities(_CombineNumbers):
+    accumulator = Probabilities
 
 
 class _CombineOutcomes(_Combine):
@@ -202,7 +109,27 @@ def _derived(combine: type[_Combine], value: Callable[[Any], float]) -> Any:
 # TFMA prefers its own class to a module's of the same name, so no name here may be one of TFMA's.
 
 
-class LabelVariance(metric_types.Metric):  # type: ignore[misc]
+class BinaryLabelVariance(metric_types.Metric):  # type: ignore[misc]
+    def __init__(self, name: str) -> None:
+        super().__init__(_derived(_CombineProbabilities, Probabilities.label_variance), name=name)
+
+
+class BinaryAUC(metric_types.Metric):  # type: ignore[misc]
+    def __init__(self, name: str) -> None:
+        super().__init__(_derived(_CombineProbabilities, Probabilities.auc), name=name)
+
+
+class BinaryPRAUC(metric_types.Metric):  # type: ignore[misc]
+    def __init__(self, name: str) -> None:
+        super().__init__(_derived(_CombineProbabilities, Probabilities.pr_auc), name=name)
+
+
+class BinaryLogLoss(metric_types.Metric):  # type: ignore[misc]
+    def __init__(self, name: str) -> None:
+        super().__init__(_derived(_CombineProbabilities, Probabilities.log_loss), name=name)
+
+
+class RegressionLabelVariance(metric_types.Metric):  # type: ignore[misc]
     def __init__(self, name: str) -> None:
         super().__init__(_derived(_CombineMoments, Moments.label_variance), name=name)
 

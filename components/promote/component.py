@@ -13,8 +13,9 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
-from components.artifacts import Decision, RegisteredVersion, folder_of
+from components.artifacts import Decision, EdgeModel, RegisteredVersion, folder_of
 from components.errors import RetrainError
+from components.names import EDGE_FILE, SMOKE_FILE
 from components.promote import logic
 from components.promote.registry import ARTIFACTS, KINDS, Kind, Registry, Version
 
@@ -29,7 +30,7 @@ class RegisterExecutor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         # TFX adds the inputs of conditions to those of the specification.
-        uris = {name: folder_of(input_dict[name]) for name in RegisterSpec.INPUTS}
+        uris = {name: folder_of(input_dict[name]) for name in RegisterSpec.INPUTS if input_dict.get(name)}
         settings = json.loads(exec_properties["settings"])
         decision = _read(uris["decision"], "decision.json")
         verdict = _read(uris["blessing"], "verdict.json")
@@ -62,7 +63,7 @@ class RegisterExecutor(base_executor.BaseExecutor):
             logic.chart_metrics(verdict["candidate"], verdict.get("learning", {})),
         )
         if version.kind == "shadow":
-            registry.make_shadow(output.version)
+            registry.make_shadow(output.version, "trained from scratch", "run --from-scratch")
 
 
 def _key(registry: Registry, settings: Mapping[str, Any], uris: Mapping[str, str]) -> str:
@@ -83,8 +84,11 @@ def _told(uris: Mapping[str, str]) -> dict[str, Any]:
         "warm_start": (checkpoint, "warm_start.json"),
         "training": (checkpoint, "training.json"),
         "influence": (checkpoint, "influence.json"),
+        "smoke": (uris["blessing"], SMOKE_FILE),
         "forgotten": (uris["buffer"], "forgotten.json"),
     }
+    if "edge" in uris:
+        files["edge"] = (uris["edge"], EDGE_FILE)
     return {name: _read(*file) for name, file in files.items() if os.path.exists(os.path.join(*file))}
 
 
@@ -114,6 +118,7 @@ class RegisterSpec(ComponentSpec):
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "decision": ChannelParameter(type=Decision),
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "edge": ChannelParameter(type=EdgeModel, optional=True),
     }
     OUTPUTS = {"version": ChannelParameter(type=RegisteredVersion)}
     assert set(ARTIFACTS) <= set(INPUTS)
@@ -187,7 +192,7 @@ class Register(base_component.BaseComponent):
 
 
 class PromoteExecutor(base_executor.BaseExecutor):
-    """Moves the alias."""
+    """Moves the alias, and says that the gate let the version pass."""
 
     def Do(
         self,
@@ -195,8 +200,13 @@ class PromoteExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        version = artifact_utils.get_single_instance(input_dict["version"])
-        Registry(exec_properties["uri"], exec_properties["name"]).make_champion(version.version)
+        number = artifact_utils.get_single_instance(input_dict["version"]).version
+        registry = Registry(exec_properties["uri"], exec_properties["name"])
+        version = registry.get(number)
+        if version.kind == "forget":
+            registry.make_champion(number, f"version {version.parent} without some of its records")
+        else:
+            registry.make_champion(number, "; ".join(version.gate_reasons) or "blessed", "gate")
 
 
 class PromoteSpec(ComponentSpec):

@@ -32,10 +32,10 @@ def push(saved_model: Path, base: Path, version: int) -> Path:
     shutil.copytree(saved_model, aside)
     for path in aside.rglob("*"):
         if path.is_file():
-            _flush(path)
+            flush(path)
     base.mkdir(parents=True, exist_ok=True)
     os.rename(aside, target)
-    _flush(base)
+    flush(base)
     return target
 
 
@@ -61,7 +61,8 @@ def prune(base: Path, keep: set[int], newest: int) -> list[int]:
     return gone
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Has a file, or what a folder lists, survive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,11 +18,13 @@ import tensorflow as tf
 
 from components import expression
 from components.names import SPAN
-from components.train import fitting, heldout, lesson
-from components.train.callbacks import Arrays, assign
+from components.train import lesson
+from components.train.carryover.warm_start import Started
+from components.train.examples import heldout
+from components.train.fit import fitting
+from components.train.fit.callbacks import Arrays, assign
+from components.train.fit.place import variables
 from components.train.material import Material
-from components.train.place import variables
-from components.train.warm_start import Started
 
 INFLUENCE = "influence.json"
 PAST, TRUSTED = "past", "trusted"

@@ -11,13 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from components.errors import RetrainError
-from components.train import ewc, fitting, heldout, objective, regularize, warm_start
-from components.train.callbacks import Progress, assign, values
-from components.train.dataset import fit_budget
+from components.train.carryover import warm_start
+from components.train.carryover.warm_start import Started
+from components.train.examples import heldout
+from components.train.examples.dataset import fit_budget
+from components.train.fit import fitting
+from components.train.fit.callbacks import Progress, assign, values
+from components.train.fit.place import Place
 from components.train.material import Material
-from components.train.place import Built, Place
-from components.train.schedule import RunSchedule
-from components.train.warm_start import Started
+from components.train.model.build import Built
+from components.train.model.schedule import RunSchedule
+from components.train.objective import ewc, losses, regularize
 
 Importances = Mapping[str, np.ndarray]
 """Path of a variable -> how much each of its numbers matters to what was known."""
@@ -34,7 +38,7 @@ def plan(material: Material, started: Started) -> fitting.Lesson:
     return fitting.Lesson(
         epochs=epochs,
         steps=steps,
-        loss=objective.LOSSES[material.label.task](),
+        loss=losses.LOSSES[material.label.task](),
         learning_rate=_schedule(material, started, steps * epochs),
         stream=functools.partial(material.batches, parse),
         xla=training["xla"],
@@ -43,7 +47,7 @@ def plan(material: Material, started: Started) -> fitting.Lesson:
         body=started.body,
         max_seconds=training["max_seconds"],
         divergence=training["divergence"],
-        chance=objective.chance_loss(material.label, material.state.outputs),
+        chance=losses.chance_loss(material.label, material.state.outputs),
     )
 
 

@@ -15,11 +15,13 @@ from components import features as feature_specs
 from components.custom import load_module
 from components.errors import RetrainError
 from components.label import Label
-from components.train import dataset, heldout, objective, resume, warm_start
-from components.train.build import build
-from components.train.graph import Graph
-from components.train.place import Built
-from components.train.state import TrainingState
+from components.train.carryover import checkpoint
+from components.train.examples import dataset, heldout
+from components.train.examples.graph import Graph
+from components.train.fit import resume
+from components.train.model.build import Built, build
+from components.train.model.state import TrainingState
+from components.train.objective import losses
 
 
 class Material:
@@ -84,7 +86,7 @@ class Material:
         if label.class_weights == "balanced":
             records = [self.records.new, self.records.old]
             counts = dataset.count_labels(records, label.name, self.graph.spec[label.name])
-        return objective.class_weights(label, self.graph.classes, counts)
+        return losses.class_weights(label, self.graph.classes, counts)
 
     def parser(self, model: keras.Model, regularized: bool = False) -> heldout.Parse:
         """Serialized examples, and which are new -> what a model is trained on; `regularized`, and more."""
@@ -121,7 +123,7 @@ def step_checkpoints(fn_args: Any) -> resume.StepCheckpoints:
     inputs: list[Any] = dataset.files_of([*fn_args.train_files, *fn_args.eval_files])
     inputs.append(fn_args.transform_output)
     if fn_args.base_model:
-        inputs += [checkpoint_of(fn_args.base_model) / name for name in warm_start.IDENTITY]
+        inputs += [checkpoint_of(fn_args.base_model) / name for name in checkpoint.IDENTITY]
     module = load_module(config["model"].get("module"))
     if module:
         inputs.append(module.__file__)

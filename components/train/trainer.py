@@ -11,12 +11,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from components.train import ewc, export, influence, lesson, warm_start
-from components.train.callbacks import Progress, values
+from components.train import influence, lesson
+from components.train.carryover import checkpoint, warm_start
+from components.train.carryover.warm_start import Started
+from components.train.export import version
+from components.train.fit.callbacks import Progress, values
+from components.train.fit.place import variables
 from components.train.material import Material, checkpoint_of, step_checkpoints
-from components.train.model import TwoTowerModel
-from components.train.place import variables
-from components.train.warm_start import Started
+from components.train.objective import ewc
 
 COST = "training.json"
 
@@ -25,8 +27,9 @@ def run_fn(fn_args: Any) -> None:
     """Trains one version.
 
     `fn_args.custom_config` holds `features`, `columns`, `label`, `model`, `training`, `warm_start`, `replay`,
-    `regularization`, `poisoning` (the sections of the deployment), `new_spans` and `resume_dir`, the folder
-    of step checkpoints. `fn_args.base_model`, where there is one, is the champion's SavedModel.
+    `regularization`, `poisoning` (the sections of the deployment), `smoke` (how many `examples` the smoke
+    test asks), `new_spans` and `resume_dir`, the folder of step checkpoints. `fn_args.base_model`, where
+    there is one, is the champion's SavedModel.
 
     Raises:
         RetrainError: no new examples, labels that are none, a champion whose weights do not fit, or a
@@ -60,7 +63,7 @@ def run_fn(fn_args: Any) -> None:
     save(material, started, held, folder)
     write(folder / warm_start.REPORT, started.report)
     write(folder / COST, cost(material, progress, resumed_at))
-    export_model(material, started.model, fn_args.serving_model_dir)
+    version.write(material, started.model, fn_args.serving_model_dir)
     if influence.is_wanted(material):  # after all that is kept of the candidate: nothing here can change it
         write(folder / influence.INFLUENCE, influence.measure(material, started, held, plan, start))
     checkpoints.remove()
@@ -69,7 +72,7 @@ def run_fn(fn_args: Any) -> None:
 def save(material: Material, started: Started, held: lesson.Importances, folder: Path) -> None:
     """Writes what the next version starts from."""
     state = replace(material.state, step=int(started.optimizer.iterations))
-    warm_start.save(folder, started.model, started.optimizer, state)
+    checkpoint.save(folder, started.model, started.optimizer, state)
     settings = material.config["regularization"]["ewc"]
     if settings["strength"]:
         own = lesson.fisher(material, started.model, material.batches(material.parser(started.model)))
@@ -98,16 +101,3 @@ def cost(material: Material, progress: Progress, resumed_at: int | None) -> dict
         "best_epoch": progress.best_epoch,
         "losses": {"first": progress.first_loss, "last": progress.last_loss},
     }
-
-
-def export_model(material: Material, model: keras.Model, folder: str) -> None:
-    """Writes the SavedModel."""
-    sides = ("user", "item") if isinstance(model, TwoTowerModel) else ()
-    towers = {
-        side: sorted(
-            {c for f in material.features if f.name in material.config["model"][side] for c in f.columns}
-        )
-        for side in sides
-    }
-    graph = material.graph
-    export.export(model, graph.layer, graph.kinds, material.label, graph.classes, towers, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from components.errors import RetrainError
-from pipeline.cli import config, runs, serving, tables, versions
+from pipeline.cli import canary, config, feedback, runs, serving, tables, versions
 from pipeline.cli.shared import app
 
 for command in (
@@ -18,13 +18,16 @@ for command in (
     versions.show,
     versions.promote,
     versions.rollback,
+    versions.gc,
     versions.release,
     versions.forget,
+    feedback.feedback,
     serving.serve,
     serving.predict,
 ):
     app.command()(command)
 app.add_typer(config.app, name="config")
+app.add_typer(canary.app, name="canary")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from components.errors import RetrainError
+from pipeline.cli.feedback import tell_skew
 from pipeline.cli.shared import (
     Config,
     Data,
@@ -65,6 +66,8 @@ def run(
     deployment, terminal = load(config, state, data), make_terminal(json)
     options = {"until": until, "together": together, "span": span, "again": again}
     options["from_scratch"] = from_scratch
+    if _under_test(deployment, terminal):
+        return
     outcomes = []
     for outcome in _learn(deployment, terminal, forced=force, retry=retry, **options):
         outcomes.append(outcome)
@@ -126,6 +129,8 @@ def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterat
         terminal.note(line)
     if late and terminal.as_json:
         terminal.show({"late": [span.to_json(named) for span in late]}, "")
+    if waiting or learner.check:  # of the version that is served now: what is learned now knows no skew yet
+        tell_skew(deployment, terminal)
     if not waiting:
         if learner.span is not None and not learner.left_out:
             name = named.label([learner.span])
@@ -134,6 +139,22 @@ def _learn(deployment: Deployment, terminal: Terminal, **options: Any) -> Iterat
     with locked(deployment.state), terminal.captured(), terminal.progress() as progress:
         learner.on_stage = progress.update
         yield from learner.outcomes()
+
+
+def _under_test(deployment: Deployment, terminal: Terminal) -> bool:
+    """Whether a challenger is under test; then this run is over."""
+    from pipeline.champion import open_registry
+
+    challenger = open_registry(deployment).challenger() if deployment.serving.canary else None
+    if challenger is None:
+        return False
+    champion = follow_alias(deployment)
+    terminal.show(
+        {"challenger": challenger.number, "served": champion, "decision": "wait"},
+        f"version {challenger.number} is under test against version {champion}; nothing is learned until it "
+        "is champion or turned back (`retrain canary status`)",
+    )
+    return True
 
 
 def _left_out(why: str, from_scratch: bool) -> str:
@@ -148,7 +169,9 @@ def _line(outcome: Any) -> str:
     if outcome.version is None:
         return f"{what} ({took}): {'; '.join(outcome.decision['reasons'])}"
     became = "was rejected"
-    if outcome.blessed:
+    if outcome.challenger:
+        became = "is the challenger; `retrain canary run` tests it"
+    elif outcome.blessed:
         became = "is served" if outcome.served == outcome.version else "is the shadow"
     again = f", attempt {outcome.attempt}" if outcome.attempt > 1 else ""
     return f"{what} ({took}{again}): version {outcome.version} {became}"

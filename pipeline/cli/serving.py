@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.errors import RetrainError
+from pipeline.cli.model_server import address_of, configured_server, own_server, token_of
 from pipeline.cli.shared import (
     Config,
     Json,
     State,
-    follow_alias,
     load,
     make_terminal,
 )
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
 
 def serve(
     config: Config,
+    canary: Annotated[
+        bool,
+        typer.Option(
+            "--canary", help="Serve the challenger, on the address of the first of `serving.canary.servers`."
+        ),
+    ] = False,
     rest_port: Annotated[
         int | None, typer.Option(help="In place of the YAML's; 0 takes a free port.")
     ] = None,
@@ -36,25 +41,28 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve the champion with the embedded server, and follow it when it changes."""
+    import os
     import signal
 
     from pipeline.learn import new_log
 
+    # Read when TensorFlow is loaded: each refused request would leave a line in the log.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     deployment, terminal = load(config, state, None), make_terminal(json)
-    serving = deployment.serving
+    address = address_of(deployment, canary, rest_port, grpc_port)
 
     def tell(event: str) -> None:
         terminal.show({"event": event}, event)
 
-    ports = [
-        default if given is None else given
-        for given, default in ((rest_port, serving.rest_port), (grpc_port, serving.grpc_port))
-    ]
     log = new_log(deployment.state, "serve")
-    with terminal.captured(log), _server(deployment, ports[0], ports[1], tell) as server:
+    with terminal.captured(log), configured_server(deployment, address, tell, canary) as server:
+        from serving.server import tune_interpreter
+
+        tune_interpreter()
         # Raised in the main thread, so that requests in flight end before the process does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        rest, grpc = f"http://{serving.host}:{server.rest_port}", f"{serving.host}:{server.grpc_port}"
+        scheme = "https" if deployment.serving.tls else "http"
+        rest, grpc = f"{scheme}://{address.host}:{server.rest_port}", f"{address.host}:{server.grpc_port}"
         terminal.show(
             {"rest": rest, "grpc": grpc, "model": deployment.name},
             f"REST {rest}/v1/models/{deployment.name}   gRPC {grpc}   (Ctrl-C ends it)",
@@ -90,7 +98,13 @@ def predict(
     rows = RowsFile(file, deployment.columns)
     if output is not None:
         check_output(output, file)
-    client = Client(url or f"http://{serving.host}:{serving.rest_port}", deployment.name)
+    scheme = "https" if serving.tls else "http"
+    client = Client(
+        url or f"{scheme}://{serving.host}:{serving.rest_port}",
+        deployment.name,
+        token=token_of(deployment),
+        ca=serving.tls.ca if serving.tls else None,
+    )
     if url or (serving.rest_port and client.answers()):
         _predict(deployment, client, rows, output, terminal)
         return
@@ -98,10 +112,10 @@ def predict(
         raise RetrainError(f"predict: no version is served yet; `retrain run {config}` makes the first one")
     with terminal.captured(new_log(deployment.state, "predict")), terminal.progress() as progress:
         progress.update("starting a server")
-        with _server(deployment, 0, 0, lambda _: None) as server:
+        with own_server(deployment) as server:
             server.wait_until_available(deployment.name)
             progress.stop()
-            client = Client(f"http://{serving.host}:{server.rest_port}", deployment.name)
+            client = Client(f"http://127.0.0.1:{server.rest_port}", deployment.name)
             _predict(deployment, client, rows, output, terminal)
 
 
@@ -125,14 +139,3 @@ def _predict(deployment: Deployment, client: Any, rows: Any, output: Path | None
     else:
         told = {"output": str(output), "rows": count, "unreadable": bad, "version": served.version}
         terminal.show(told, f"{output}: {count} rows, {by}")
-
-
-@contextlib.contextmanager
-def _server(deployment: Deployment, rest_port: int, grpc_port: int, on_event: Any) -> Iterator[Any]:
-    follow_alias(deployment)
-    from serving.server import ModelServer
-
-    with ModelServer(
-        deployment.model_config_file, deployment.serving.host, grpc_port, rest_port, on_event=on_event
-    ) as server:
-        yield server

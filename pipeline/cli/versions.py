@@ -26,16 +26,24 @@ def status(words: Words = None, state: State = None, data: Data = None, json: Js
     make_terminal(json).show(*views.status(find_all(words, state, data)))
 
 
-def history(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
+def history(
+    words: Words = None,
+    moves: Annotated[
+        bool, typer.Option("--moves", help="Every move of an alias instead: when, by whom, and why.")
+    ] = False,
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
     """Every version: what it learned, from which parent, how it did, what became of it. [CONFIG]"""
     from pipeline import views
 
-    versions, table = views.history(find_all(words, state, data))
-    terminal = make_terminal(json)
+    deployment, terminal = find_all(words, state, data), make_terminal(json)
+    rows, table = views.moves(deployment) if moves else views.history(deployment)
     if not json:
         terminal.show(None, table)
-    for version in versions if json else []:
-        terminal.show(version, "")
+    for row in rows if json else []:
+        terminal.show(row, "")
 
 
 def show(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
@@ -46,44 +54,82 @@ def show(words: Words = None, state: State = None, data: Data = None, json: Json
     make_terminal(json).show(*views.show(deployment, number))
 
 
-def promote(words: Words = None, state: State = None, data: Data = None, json: Json = False) -> None:
-    """Serve a version, whatever the gate said of it. [CONFIG] VERSION"""
+def promote(
+    words: Words = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also what the gate rejected, or was rolled back or turned back; needs --reason."
+        ),
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept with the move of the alias.")] = "",
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Serve a version. [CONFIG] VERSION"""
     from pipeline import champion
     from pipeline.lock import locked
 
+    if force and not reason.strip():
+        raise RetrainError("promote: --force needs --reason TEXT; it is kept in the history")
     deployment, number = find_one(words, state, data)
-    with locked(deployment.state):
-        version = champion.promote(deployment, number)
+    terminal = make_terminal(json)
+    with locked(deployment.state), terminal.progress() as progress:
+        version = champion.promote(
+            deployment, number, progress.update, why=reason.strip() or "promoted by hand", force=force
+        )
     done = f"version {version.number} is served; the next run starts from it, after span {version.watermark}"
-    make_terminal(json).show({"served": version.number, "watermark": version.watermark}, done)
+    terminal.show({"served": version.number, "watermark": version.watermark}, done)
 
 
 def rollback(
     words: Words = None,
     reason: Annotated[str, typer.Option(help="Why; kept with the version that is left.")] = "",
+    keep_spans: Annotated[
+        bool,
+        typer.Option(
+            "--keep-spans", help="The next run learns again what only the versions left behind had learned."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also to what the gate rejected, or was rolled back itself.")
+    ] = False,
     state: State = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
     """Go back to the parent of what is served, or to VERSION. [CONFIG] [VERSION]"""
-    from pipeline import champion
+    from pipeline import rollback as rolling
     from pipeline.lock import locked
-    from pipeline.spans.pattern import spans_text
 
     if not reason.strip():
         raise RetrainError("rollback: say why, with --reason TEXT; it is kept in the history")
     deployment, number = find(words, state, data)
-    with locked(deployment.state):
-        left, served, aside = champion.rollback(deployment, number, reason)
-    done = f"version {served.number} is served in place of {left.number}; the next run starts from it"
-    if aside:
-        done += (
-            f". What had been learned since is set aside: span {spans_text(aside)} (`retrain run --retry` "
-            "learns it again)"
+    terminal = make_terminal(json)
+    with locked(deployment.state), terminal.progress() as progress:
+        back = rolling.rollback(
+            deployment, number, reason, progress.update, keep_spans=keep_spans, force=force
         )
-    make_terminal(json).show(
-        {"served": served.number, "left": left.number, "reason": reason, "set_aside": list(aside)}, done
-    )
+    terminal.show(back.to_json(), back.describe())
+
+
+def gc(
+    words: Words = None,
+    keep: Annotated[int, typer.Option(min=1, help="Versions to keep besides those that are in use.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    state: State = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Remove the files of old versions. [CONFIG]"""
+    from pipeline import gc as collecting
+    from pipeline.views.collected import collected_table
+
+    deployment, terminal = find_all(words, state, data), make_terminal(json)
+    with terminal.progress() as progress:
+        collected = collecting.collect(deployment, keep, dry_run, progress.update)
+    terminal.show(collected.to_json(), collected_table(collected))
 
 
 def forget(

@@ -88,7 +88,8 @@ class Deployment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Deployment:
-        for check in (self._check_features, self._check_model, self._check_replay, self._check_gates):
+        learning = (self._check_features, self._check_model, self._check_replay, self._check_gates)
+        for check in (*learning, self._check_canary):
             problem = check()
             if problem:
                 raise ValueError(problem)
@@ -168,6 +169,35 @@ class Deployment(Section):
         first, second = self.replay.ratio, self.gates.retry_ratio
         if second is not None and second <= first:
             return f"gates.retry_ratio: got {second:g}, expected more than replay.ratio, {first:g}"
+        return None
+
+    def _check_canary(self) -> str | None:
+        serving, canary = self.serving, self.serving.canary
+        if canary is None:
+            return None
+        if not serving.servers:
+            own = {serving.rest_port, serving.grpc_port}
+            if 0 in own:
+                return (
+                    "serving.rest_port: got 0, expected fixed ports: a canary's nginx must know the server's"
+                )
+            taken = own & {canary.rest_port, canary.grpc_port}
+            if taken:
+                return f"serving.canary.rest_port: got {min(taken)}, which the server has, expected another"
+        hidden = next((server.grpc for server in serving.servers if server.rest is None), None)
+        if hidden:
+            return f"serving.servers: got no `rest` for {hidden}, expected it: a canary asks over REST"
+        both = {server.grpc for server in serving.servers} & {server.grpc for server in canary.servers}
+        if both:
+            return (
+                f"serving.canary.servers: got {min(both)}, which is in serving.servers, expected servers "
+                "of its own"
+            )
+        if canary.labels and serving.prediction_log is None:
+            return (
+                "serving.canary.labels: got a folder without serving.prediction_log, expected both: labels "
+                "are joined with what was logged"
+            )
         return None
 
     @property

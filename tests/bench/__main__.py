@@ -6,11 +6,20 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.bench import ingest, prequential, tables
+from tests.bench import canary, ingest, prequential, tables
+from tests.bench.serving import swaps
 
-BENCHMARKS = {"ingest": ingest.measure, "prequential": prequential.measure, "tables": tables.measure}
+BENCHMARKS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "canary": canary.measure,
+    "ingest": ingest.measure,
+    "prequential": prequential.measure,
+    "swaps": swaps.measure,
+    "tables": tables.measure,
+}
 
 
 def main(names: list[str]) -> None:

@@ -17,11 +17,13 @@ from tfx.types import channel_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import proto_utils
 
-from components.artifacts import Decision, RegisteredVersion
+from components.artifacts import Decision, EdgeModel, RegisteredVersion
 from components.beam_memory import remembered
+from components.edge.component import Edge
 from components.evaluate.component import Gate, eval_config
 from components.ingest.component import Ingest
 from components.label import Label
+from components.names import EDGE_FILE, EXPECTED_ANSWERS, SMOKE_FILE
 from components.promote.component import Promote, Register
 from components.promote.registry import Registry, Version
 from components.push.component import Push
@@ -29,6 +31,7 @@ from components.replay.component import Replay
 from components.replay.forget import Forget
 from components.replay.logic import Scheme
 from components.replay.logits import Remember
+from components.smoke.component import Smoke
 from components.transform.component import Transform, definition
 from components.validate.component import Decide
 
@@ -102,6 +105,7 @@ class Case:
         reads: the inputs whose folders it reads.
         wrong: arguments that it must refuse -> what it says.
         state: what it left beside its outputs, as plain data.
+        measured: keys of its outputs' JSON files that hold times and sizes, which no two tries share.
         last: the output and the file in it that it writes last.
     """
 
@@ -111,6 +115,7 @@ class Case:
     wrong: tuple[tuple[dict[str, Any], str], ...]
     state: Callable[[dict[str, Any]], Any] = field(default=lambda _: None)
     last: tuple[str, str] | None = None
+    measured: frozenset[str] = frozenset()
 
 
 class Material:
@@ -158,7 +163,31 @@ class Material:
         made = artifact(standard_artifacts.Model, self.folder / "model")
         signatures = {"serving_default": module.by_example, "serving_raw": module.by_column}
         tf.saved_model.save(module, f"{made.uri}/Format-Serving", signatures=signatures)
+        self._expect(made)
         return made
+
+    def _expect(self, model: Any) -> None:
+        """Writes what the model answers, as the trainer does."""
+        import tensorflow as tf
+
+        from components.train.export.requests import Requests, answered
+
+        numbers = [-1.0, 0.5, 2.0]
+        rows = [
+            tf.train.Example(
+                features=tf.train.Features(
+                    feature={"x": tf.train.Feature(float_list=tf.train.FloatList(value=[x]))}
+                )
+            ).SerializeToString()
+            for x in numbers
+        ]
+        requests = Requests({"x": (tf.float32, False)}, {"serving_raw": ["x"]})
+        answers = {"predictions": tf.sigmoid(numbers).numpy()}
+        file = Path(model.uri, "checkpoint", EXPECTED_ANSWERS)
+        file.parent.mkdir()
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for name in ("serving_default", "serving_raw"):
+                writer.write(answered(requests.of(name, rows), answers).SerializeToString())
 
     def _evaluation(self) -> Any:
         from tfx.components.evaluator.executor import Executor
@@ -275,13 +304,15 @@ def gate(folder: Path, material: Material) -> dict[str, Any]:
     return {
         "evaluation": material.evaluation,
         "model": material.model,
-        "examples": material.examples,
+        "smoke": artifact(
+            standard_artifacts.InfraBlessing, folder / "smoke", {SMOKE_FILE: json.dumps({"problems": []})}
+        ),
+        "edge": artifact(EdgeModel, folder / "edge", {EDGE_FILE: json.dumps({"problems": ["too slow"]})}),
         "gates": {"auc": {"min_value": 0.9}},
         "new_spans": [2],
         "past_spans": [],
         "min_examples": 10,
         "baseline": False,
-        "columns": ["x"],
         "task": "binary",
         "base_record": artifact(
             RegisteredVersion, folder / "record", {"record.json": json.dumps({"verdict": {}})}
@@ -310,6 +341,7 @@ def register(folder: Path, material: Material) -> dict[str, Any]:
         "blessing": artifact(
             standard_artifacts.ModelBlessing, folder / "blessing", {"verdict.json": json.dumps(verdict)}
         ),
+        "edge": artifact(EdgeModel, folder / "edge", {EDGE_FILE: json.dumps({"problems": []})}),
     }
 
 
@@ -402,10 +434,40 @@ CASES = {
         wrong=(),
         last=("remembered", "sample.json"),
     ),
+    "edge": Case(
+        Edge,
+        lambda _, material: {
+            "model": material.model,
+            "buffer": material.buffer,
+            "quantization": "float16",
+            "examples": 20,
+            "max_difference": 0.1,
+            "max_drop": 0.1,
+            "columns": ["x"],
+            "label": "big",
+            "task": "binary",
+            "metric": "auc",
+            "relative": False,
+            "max_seconds": 100.0,
+            "max_memory_mb": 4000,
+        },
+        reads=("model", "buffer"),
+        wrong=(({"quantization": "int4"}, "edge.quantization: got 'int4', expected one of none"),),
+        last=("edge", EDGE_FILE),
+        measured=frozenset({"latency_ms"}),
+    ),
+    "smoke": Case(
+        Smoke,
+        lambda _, material: {"model": material.model, "max_seconds": 100.0, "max_memory_mb": 4000},
+        reads=("model",),
+        wrong=(({"max_latency_ms": 0.0}, "smoke.max_latency_ms: got 0.0, required is more than 0"),),
+        last=("infra_blessing", SMOKE_FILE),
+        measured=frozenset({"latency_ms", "load_seconds", "first_request_ms"}),
+    ),
     "gate": Case(
         Gate,
         gate,
-        reads=("evaluation", "model", "examples", "base_record"),
+        reads=("evaluation", "smoke", "edge", "base_record"),
         wrong=(
             ({"gates": {"auk": {}}}, "gates: got 'auk', expected one of auc"),
             ({"gates": {"auc": {"min": 0.5}}}, "gates.auc: got 'min', expected one of min_value"),
@@ -424,6 +486,7 @@ CASES = {
             "evaluation",
             "decision",
             "blessing",
+            "edge",
         ),
         wrong=(({"files": {}}, "files: got none"), ({"kind": "copy"}, "kind: got 'copy', expected")),
         state=registered_versions,

@@ -10,7 +10,8 @@ import pytest
 
 from components.errors import RetrainError
 from components.promote.registry import Registry
-from pipeline.champion import promote, rollback, saved_model, sync_serving
+from pipeline.champion import promote, saved_model, sync_serving
+from pipeline.rollback import rollback
 from pipeline.spans import plan
 from serving.model_config import read_model_config, write_model_config
 
@@ -69,8 +70,8 @@ def test_the_serving_folder_can_be_moved(line: Any, tmp_path: Path) -> None:
 
 
 def test_rollback_goes_to_the_parent_and_sets_aside_what_only_the_version_left_had_learned(line: Any) -> None:
-    left, target, aside = rollback(line.deployment, None, "bad tips")
-    assert (left.number, target.number, aside) == (3, 2, (4,))
+    back = rollback(line.deployment, None, "bad tips")
+    assert (back.left.number, back.served.number, back.spans) == (3, 2, (4,))
     assert served(line) == (2, [2], [1, 2, 3])
     assert list(set_aside(line)) == [3]
     assert set_aside(line)[3].startswith("version 3 was rolled back on ")
@@ -83,32 +84,32 @@ def test_rollback_goes_to_the_parent_and_sets_aside_what_only_the_version_left_h
 
 
 def test_rollback_to_a_named_version_sets_aside_everything_since(line: Any) -> None:
-    left, target, aside = rollback(line.deployment, 1, "worse by the month")
-    assert (left.number, target.number, aside) == (3, 1, (2, 3, 4))
+    back = rollback(line.deployment, 1, "worse by the month")
+    assert (back.left.number, back.served.number, back.spans) == (3, 1, (2, 3, 4))
     assert served(line) == (1, [1], [1, 2, 3])
     assert list(set_aside(line)) == [2, 3]
 
 
 def test_a_second_rollback_goes_on_from_the_first(line: Any) -> None:
     rollback(line.deployment, None, "first")
-    left, target, aside = rollback(line.deployment, None, "second")
-    assert (left.number, target.number, aside) == (2, 1, (2, 3))
+    back = rollback(line.deployment, None, "second")
+    assert (back.left.number, back.served.number, back.spans) == (2, 1, (2, 3))
     assert served(line)[0] == 1
     assert set_aside(line)[2].endswith("second") and set_aside(line)[3].endswith("first")
 
 
 def test_rollback_to_another_branch_keeps_what_both_have_learned(line: Any) -> None:
     branch = line.add(6, parent=2)
-    left, _, aside = rollback(line.deployment, branch, "the other one")
-    assert (left.number, aside) == (3, (4,))
+    back = rollback(line.deployment, branch, "the other one")
+    assert (back.left.number, back.spans) == (3, (4,))
     assert served(line) == (branch, [branch], [2, 3, branch])
     assert list(set_aside(line)) == [3]
 
 
 def test_going_forward_again_takes_nothing_for_set_aside(line: Any) -> None:
     rollback(line.deployment, 1, "a mistake")
-    left, target, aside = rollback(line.deployment, 3, "the rollback was the mistake")
-    assert (left.number, target.number, aside) == (1, 3, ())
+    back = rollback(line.deployment, 3, "the rollback was the mistake", force=True)
+    assert (back.left.number, back.served.number, back.spans) == (1, 3, ())
     assert served(line)[:2] == (3, [3])
     assert set_aside(line) == {}
 
@@ -116,14 +117,14 @@ def test_going_forward_again_takes_nothing_for_set_aside(line: Any) -> None:
 def test_promotion_of_what_was_rolled_back_takes_the_mark_off_its_whole_line(line: Any) -> None:
     rollback(line.deployment, 1, "a mistake")
     assert list(set_aside(line)) == [2, 3]
-    assert promote(line.deployment, 3).number == 3
+    assert promote(line.deployment, 3, force=True).number == 3
     assert set_aside(line) == {}
     assert served(line)[:2] == (3, [3])
     assert len(line.registry.get(3).promoted) == 2
 
 
 def test_what_the_gate_rejected_can_be_promoted_and_is_learned_from_then_on(line: Any) -> None:
-    version = promote(line.deployment, 4)
+    version = promote(line.deployment, 4, force=True)
     assert (version.number, version.blessed, version.watermark) == (4, False, 5)
     assert served(line)[:2] == (4, [4])
     found = plan.pending(
@@ -145,7 +146,7 @@ def test_old_versions_leave_the_serving_folder_and_come_back_with_a_rollback(lin
     assert served(line) == (6, [6], [3, 5, 6])  # 4 was never served; `keep` is 3
     rollback(line.deployment, 1, "far back")
     assert served(line) == (1, [1], [1, 3, 5, 6])
-    promote(line.deployment, 6)
+    promote(line.deployment, 6, force=True)
     assert served(line) == (6, [6], [3, 5, 6])
 
 

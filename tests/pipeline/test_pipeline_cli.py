@@ -327,8 +327,8 @@ def test_promote(line: Any, retrain: Retrain) -> None:
     assert (result.code, result.err) == (0, "")
     assert result.out == "version 2 is served; the next run starts from it, after span 3\n"
     assert line.registry.champion().number == 2
-    assert lines(retrain("promote", 3, line.config, "--json").out) == [{"served": 3, "watermark": 4}]
-    assert line.registry.champion().number == 3
+    assert lines(retrain("promote", 4, line.config, "--json").out) == [{"served": 4, "watermark": 5}]
+    assert line.registry.champion().number == 4
 
 
 def test_rollback(line: Any, retrain: Retrain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,9 +341,15 @@ def test_rollback(line: Any, retrain: Retrain, monkeypatch: pytest.MonkeyPatch) 
     # What a person wrote is shown as it was written.
     for command in ("history", "status"):
         assert ": bad [red]tips[/red] :car: [/]" in retrain(command, line.config).out
-    assert lines(retrain("rollback", line.config, "1", "--reason", "more", "--json").out) == [
-        {"served": 1, "left": 2, "reason": "more", "set_aside": [2, 3]}
-    ]
+    (told,) = lines(retrain("rollback", line.config, "1", "--reason", "more", "--json").out)
+    assert told == {
+        "served": 1,
+        "left": 2,
+        "reason": "more",
+        "set_aside": [2, 3],
+        "to_learn_again": [],
+        "challenger_left": None,
+    }
 
 
 MISTAKES: list[tuple[list[Any], str]] = [

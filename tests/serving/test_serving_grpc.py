@@ -4,12 +4,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
-    regression_pb2,
 )
 
 RAW = {"x": np.array([[0.5], [2]], np.float32), "company": [["a"], ["é"]]}
@@ -185,20 +182,6 @@ def test_status(served):
         grpc.StatusCode.NOT_FOUND,
         "Could not find version 9 of model taxi",
     )
-
-
-@pytest.mark.parametrize(
-    ("method", "request_type"),
-    [
-        ("Classify", classification_pb2.ClassificationRequest),
-        ("Regress", regression_pb2.RegressionRequest),
-        ("MultiInference", inference_pb2.MultiInferenceRequest),
-    ],
-)
-def test_methods_that_are_not_served_say_so(served, method, request_type):
-    code, details = refusal(lambda: getattr(served.prediction, method)(request_type()))
-    assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert "call Predict" in details
 
 
 def test_requests_without_a_model_spec_are_refused(served):

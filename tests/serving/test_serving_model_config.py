@@ -50,6 +50,17 @@ def test_writing_one_model_keeps_the_others_and_leaves_no_other_file(config_file
     assert list(config_file.parent.iterdir()) == [config_file]
 
 
+def test_models_keep_their_places_and_a_file_that_says_so_already_is_not_touched(config_file):
+    for name in ("taxi", "elec"):
+        write_model_config(config_file, name, name, [1])
+    write_model_config(config_file, "taxi", "taxi", [2])
+    assert [model.name for model in read_model_config(config_file)] == ["taxi", "elec"]
+    before = config_file.stat()
+    write_model_config(config_file, "taxi", "taxi", [2])
+    after = config_file.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
 def test_the_folder_of_the_file_is_made(tmp_path):
     write_model_config(tmp_path / "a" / "b" / "models.config", "taxi", "/m", [1])
     assert read_model_config(tmp_path / "a" / "b" / "models.config")[0].name == "taxi"
@@ -98,6 +109,14 @@ def test_policies(config_file, policy, expected):
 def test_an_absolute_base_path_stays(config_file):
     (model,) = read(config_file, f"model_config_list {{ {entry()} }}")
     assert model.base_path == Path("/m/taxi")
+
+
+def test_a_file_for_servers_elsewhere_is_read_here_too(config_file):
+    text = f"model_config_list {{ {entry()} }}"
+    (config_file.parent / "taxi").mkdir()
+    assert read(config_file, text)[0].base_path == config_file.parent / "taxi"
+    (config_file.parent / "taxi").rmdir()
+    assert read(config_file, text)[0].base_path == Path("/m/taxi")
 
 
 def test_an_empty_file_has_no_models(config_file):

@@ -134,21 +134,43 @@ class Smoke(Section):
         300.0, description="Longest time of it all, the load included."
     )
     max_memory_mb: Positive = Field(8192, description="Most memory of the process, in MiB.")
+    max_difference: Annotated[float, Field(gt=0.0)] = Field(
+        1e-5,
+        description="Largest difference of its answers from the trained model's; of a regression, as a share "
+        "of the largest answer.",
+    )
     max_latency_ms: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="Largest median latency of one example; by default none."
+        None, description="Largest median latency of one example; by default any."
+    )
+    max_p99_ms: Annotated[float, Field(gt=0.0)] | None = Field(
+        None,
+        description="Largest 99th percentile of that latency; by default any: a busy machine shows in it.",
     )
 
 
 class Edge(Section):
     """A TFLite model beside the SavedModel, for devices."""
 
-    quantization: Literal["none", "float16", "int8"] = Field(
-        "none", description="Of the weights; int8 is calibrated on examples of the replay buffer."
+    quantization: Literal["none", "float16", "dynamic", "int8"] = Field(
+        "none",
+        description="`float16`: of all constants; `dynamic`: of the layers' weights, to int8; `int8`: of "
+        "what flows through the layers, too, in the ranges that examples of the replay buffer have.",
     )
     examples: Positive = Field(500, description="Held-out examples that it is compared on.")
     max_difference: Annotated[float, Field(ge=0.0)] = Field(
-        0.02, description="Largest mean difference of its predictions from the SavedModel's."
+        0.02,
+        description="Largest mean difference of its predictions from the SavedModel's: of probabilities; of "
+        "a regression as a share of the predictions' standard deviation.",
     )
     max_drop: Annotated[float, Field(ge=0.0)] = Field(
-        0.01, description="Largest loss of the first gate's metric against the SavedModel."
+        0.01,
+        description="Largest loss of the first gate's metric against the SavedModel; a share of it where "
+        "that gate is `relative`.",
     )
+    required: bool = Field(
+        False, description="Reject a version whose TFLite model fails; otherwise it goes on without one."
+    )
+    max_seconds: Annotated[float, Field(gt=0.0)] = Field(
+        600.0, description="Longest time of the process that converts and compares."
+    )
+    max_memory_mb: Positive = Field(8192, description="Most memory of that process, in MiB.")

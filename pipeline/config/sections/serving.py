@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from components.settings import Positive, Section
 from pipeline.config.sections.canary import Canary
@@ -49,7 +49,9 @@ class Serving(Section):
         "server that watches the serving folder follows by itself.",
     )
     seen_at: str | None = Field(
-        None, description="The serving folder as these servers see it, where they have it mounted elsewhere."
+        None,
+        description="The serving folder as the servers see it, where they have it mounted elsewhere: an "
+        "absolute path, or a URI.",
     )
     quorum: Positive | None = Field(
         None, description="So many of the servers must serve a version before it is champion; by default all."
@@ -59,7 +61,9 @@ class Serving(Section):
     )
     max_body_mb: Positive = Field(64, description="Largest request that the embedded server reads, in MiB.")
     max_concurrent: Positive = Field(
-        256, description="Most requests that the embedded server holds at a time; others are turned away."
+        256,
+        description="Most requests that the embedded server holds at a time of each protocol; others are turned "
+        "away.",
     )
     batching: Batching | None = Field(
         None, description="Answers several requests in one call of the model; by default each by itself."
@@ -74,3 +78,23 @@ class Serving(Section):
     canary: Canary | None = Field(
         None, description="A new version first answers a part of the requests; by default all at once."
     )
+
+    @field_validator("seen_at")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        if path is not None and not path.startswith("/") and "://" not in path:
+            raise ValueError(f"got {path!r}, expected an absolute path or a URI: TF Serving takes no other")
+        return path.rstrip("/") if path else path
+
+    @model_validator(mode="after")
+    def _a_quorum_of_them(self) -> Serving:
+        addresses = [server.grpc for server in self.servers]
+        twice = {address for address in addresses if addresses.count(address) > 1}
+        if twice:
+            raise ValueError(f"servers: got {', '.join(sorted(twice))} more than once, expected each once")
+        if self.quorum is not None and self.quorum > len(addresses):
+            raise ValueError(
+                f"quorum: got {self.quorum} of {len(addresses)} servers, expected at most that many; add "
+                "servers, or remove it"
+            )
+        return self

@@ -149,6 +149,15 @@ def _gates(metric: str) -> Changes:
 _REGULARIZED: Changes = {"regularization": {"distillation": {"weight": 0.5}}}
 _DARK: Changes = {"regularization": {"dark_experience": 0.5}}
 
+_DRIFT: Mapping[str, Method] = {
+    "static": Method("first"),
+    "fine-tuning": Method("each", NO_REPLAY),
+    "replay": Method("each"),
+    "replay + distillation": Method("each", _REGULARIZED),
+    "from scratch": Method("anew"),
+}
+"""Of the problems whose spans are times of one stream."""
+
 PROBLEMS: Mapping[str, Problem] = {
     "taxi": Problem(
         title="Chicago taxi trips, 16 quarters",
@@ -157,13 +166,7 @@ PROBLEMS: Mapping[str, Problem] = {
         write=_split(taxi_csv(), "--time", "trip_start_timestamp", "--every", "quarter"),
         metric="auc",
         chance=0.5,
-        methods={
-            "static": Method("first"),
-            "fine-tuning": Method("each", NO_REPLAY),
-            "replay": Method("each"),
-            "replay + distillation": Method("each", _REGULARIZED),
-            "from scratch": Method("anew"),
-        },
+        methods=_DRIFT,
         reference="from scratch",
         score=_score_taxi,
         ahead=True,
@@ -176,13 +179,7 @@ PROBLEMS: Mapping[str, Problem] = {
         write=_split(ELEC2, "--every", "1344rows"),
         metric="auc",
         chance=0.5,
-        methods={
-            "static": Method("first"),
-            "fine-tuning": Method("each", NO_REPLAY),
-            "replay": Method("each"),
-            "replay + distillation": Method("each", _REGULARIZED),
-            "from scratch": Method("anew"),
-        },
+        methods=_DRIFT,
         reference="from scratch",
         score=_score_elec2,
         ahead=True,

@@ -1,7 +1,5 @@
 """What the stock Evaluator measures with our configuration, against scikit-learn and numpy."""
 
-import math
-
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -11,7 +9,6 @@ from tiny_models import COLOURS, LABELS, MEAN_PRICE, PRICE
 from components.errors import RetrainError
 from components.evaluate.component import CANDIDATE, CHAMPION, eval_config, read_metrics
 from components.evaluate.logic import METRICS, measured
-from components.evaluate.metrics import Moments, Outcomes
 from components.label import Label
 
 pytestmark = pytest.mark.xdist_group("evaluate")
@@ -40,8 +37,9 @@ def binary(rows, fares, model, weights):
         "log_loss": sk.log_loss(labels, scores, labels=[0, 1], sample_weight=weights),
     }
     if values["label_variance"]:
-        # TFMA interpolates both curves over 10,000 thresholds.
-        values["auc"] = pytest.approx(sk.roc_auc_score(labels, scores, sample_weight=weights), abs=0.01)
+        # The model's sigmoids of equal fares differ in the last bit, by their place in the batch: no ties.
+        values["auc"] = pytest.approx(sk.roc_auc_score(labels, scores, sample_weight=weights), abs=2e-3)
+        # A sum of steps; between them ours is a curve, and lower.
         precision = sk.average_precision_score(labels, scores, sample_weight=weights)
         values["pr_auc"] = pytest.approx(precision, abs=0.05)
     return values
@@ -136,57 +134,3 @@ def test_tfma_takes_the_classes_that_are_named(task):
     for name, path in measured(task, names).items():
         if "." in path:
             assert f"{found[name].__module__}.{found[name].__name__}" == path
-
-
-def moments(labels, predictions, weights):
-    made = Moments()
-    for parts in zip(labels, predictions, weights, strict=True):
-        made.add(*parts)
-    return made
-
-
-@pytest.mark.parametrize("parts", [1, 2, 7])
-def test_moments_do_not_depend_on_the_parts_that_they_are_merged_of(parts):
-    rng = np.random.default_rng(parts)
-    labels = 1e9 + rng.normal(size=70)
-    found, weights = labels + 0.5 * rng.normal(size=70), rng.integers(0, 3, 70).astype(float)
-    merged = Moments()
-    for part in np.split(np.arange(70), parts):
-        merged.merge(moments(labels[part], found[part], weights[part]))
-    assert merged.r2() == pytest.approx(sk.r2_score(labels, found, sample_weight=weights), abs=1e-6)
-    assert merged.label_variance() == pytest.approx(variance(labels, weights), rel=1e-6)
-    assert merged.mae() == pytest.approx(sk.mean_absolute_error(labels, found, sample_weight=weights))
-
-
-def test_equal_labels_have_no_variance_and_no_r2():
-    made = moments([0.1] * 9, [0.2] * 9, [0.3] * 9)
-    made.merge(moments([0.1] * 5, [0.2] * 5, [7.0] * 5))
-    assert made.label_variance() == 0.0 and math.isnan(made.r2()) and made.mae() == pytest.approx(0.1)
-
-
-def test_a_prediction_that_is_no_number_makes_no_number():
-    made = moments([1.0, 2.0], [math.nan, 2.0], [1.0, 1.0])
-    assert math.isnan(made.mae()) and math.isnan(made.rmse()) and math.isnan(made.r2())
-    outcomes = Outcomes()
-    outcomes.add(b"a", np.array([b"a", b"b"], object), np.array([math.nan, math.nan]), 1.0)
-    assert math.isnan(outcomes.log_loss()) and outcomes.accuracy() == 0.0
-
-
-def test_without_examples_or_with_weights_of_0_nothing_is_measured():
-    outcomes = Outcomes()
-    outcomes.add(b"a", np.array([b"a"], object), np.array([1.0]), 0.0)
-    for made in (Moments(), moments([1.0, 2.0], [1.0, 2.0], [0.0, 0.0])):
-        assert all(math.isnan(v) for v in (made.mae(), made.rmse(), made.r2(), made.label_variance()))
-    for made in (Outcomes(), outcomes):
-        assert all(math.isnan(v) for v in (made.accuracy(), made.balanced_accuracy(), made.log_loss()))
-
-
-def test_a_class_that_the_model_does_not_know_is_never_right_and_costs_what_an_impossible_one_does():
-    classes = np.array([b"only"], object)
-    unknown, known = Outcomes(), Outcomes()
-    unknown.add(b"other", classes, np.array([1.0]), 1.0)
-    known.add(b"only", classes, np.array([1.0]), 3.0)
-    assert unknown.accuracy() == 0.0 and unknown.log_loss() == pytest.approx(-math.log(1e-7))
-    known.merge(unknown)
-    assert (known.accuracy(), known.balanced_accuracy()) == (0.75, 0.5)
-    assert known.log_loss() == pytest.approx(-math.log(1e-7) / 4)

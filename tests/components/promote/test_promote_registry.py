@@ -1,10 +1,9 @@
-"""The registry over real MLflow in SQLite."""
+"""The registry over real MLflow, in SQLite and behind its server."""
 
 import json
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -68,7 +67,7 @@ def test_a_version_may_have_learned_nothing(registry, version, saved_model):
 
 def test_versions_of_before_there_were_kinds_are_runs(registry, version, saved_model):
     registry.register(version("a"), saved_model, {})
-    registry._client.delete_model_version_tag("taxi", "1", "kind")
+    registry._client.delete_model_version_tag(registry.name, "1", "kind")
     assert again(registry).get(1).kind == "run"
 
 
@@ -117,7 +116,7 @@ STEPS = ["create_registered_model", "create_experiment", "create_run", "log_batc
 
 @pytest.mark.parametrize("step", [*STEPS, "set_terminated", "create_model_version"])
 def test_killed_at_any_step_the_next_try_ends_in_the_same_place(
-    registry, version, saved_model, monkeypatch, step
+    registry, version, saved_model, copies, monkeypatch, step
 ):
     def killed(*_, **__):
         raise KeyboardInterrupt
@@ -131,7 +130,7 @@ def test_killed_at_any_step_the_next_try_ends_in_the_same_place(
     assert other.register(version("it's a"), saved_model, {"auc/overall": 0.5}) == 1
     (run,) = runs(other)
     assert run.info.status == "FINISHED" and run.data.metrics == {"auc/overall": 0.5}
-    kept = Path(registry._artifacts, run.info.run_id, "artifacts", "model")
+    (kept,) = copies.glob(f"**/{run.info.run_id}/artifacts/model")
     assert (kept / "saved_model.pb").read_bytes() == b"graph"
     assert (kept / "variables" / "variables.index").read_bytes() == b"weights"
 
@@ -158,7 +157,7 @@ def test_versions_are_in_the_order_of_their_numbers(registry, version, saved_mod
 
 
 def test_models_in_one_registry_do_not_meet(registry, version, saved_model):
-    other = Registry(registry.uri, "taxi2", registry._artifacts)
+    other = Registry(registry.uri, f"{registry.name}2", registry._artifacts)
     registry.register(version("a"), saved_model, {})
     assert other.versions() == [] and other.champion() is None
     assert other.register(version("b"), saved_model, {}) == 1
@@ -171,7 +170,7 @@ def test_an_unknown_version_is_answered_with_the_known_ones(registry, version, s
         registry.register(version(key), saved_model, {})
     for ask in (registry.get, registry.make_champion):
         with pytest.raises(
-            RetrainError, match=r"version 9 is not in the registry .* \(versions of taxi: 1, 2\)"
+            RetrainError, match=rf"version 9 is not in the registry .* \(versions of {registry.name}: 1, 2\)"
         ):
             ask(9)
     assert registry.champion() is None
@@ -179,10 +178,11 @@ def test_an_unknown_version_is_answered_with_the_known_ones(registry, version, s
 
 def test_a_version_made_by_others(registry, version, saved_model):
     registry.register(version("a"), saved_model, {})
-    registry._client.create_model_version("taxi", source=saved_model)
+    (run,) = runs(registry)
+    registry._client.create_model_version(registry.name, f"runs:/{run.info.run_id}/model", run.info.run_id)
     assert [v.number for v in registry.versions()] == [1]
-    registry._client.set_registered_model_alias("taxi", "champion", "2")
-    with pytest.raises(RetrainError, match="alias champion of taxi is on version 2, which `retrain` did not"):
+    registry._client.set_registered_model_alias(registry.name, "champion", "2")
+    with pytest.raises(RetrainError, match=r"alias champion of .* is on version 2, which `retrain` did not"):
         registry.champion()
 
 
@@ -212,7 +212,7 @@ def test_hundreds_of_slices(registry, version, saved_model):
 
 @pytest.mark.parametrize("told", [True, False], ids=["told where models go", "not told"])
 def test_registering_leaves_the_working_directory_alone(
-    registry, version, saved_model, tmp_path, monkeypatch, told
+    registry, version, saved_model, copies, tmp_path, monkeypatch, told
 ):
     here = tmp_path / "here"
     here.mkdir()
@@ -221,7 +221,8 @@ def test_registering_leaves_the_working_directory_alone(
     registry.register(version("a"), saved_model, {})
     registry.make_champion(1)
     assert os.getcwd() == str(here) and list(here.iterdir()) == []
-    assert len(list((tmp_path / "mlflow").rglob("saved_model.pb"))) == 1
+    (run,) = runs(registry)
+    assert len(list(copies.glob(f"**/{run.info.run_id}/**/saved_model.pb"))) == 1
 
 
 def test_a_server_that_does_not_answer():

@@ -88,7 +88,7 @@ def test_whoever_lists_the_folder_sees_only_whole_versions(saved_model, base, mo
     def look(*_):
         seen.append({entry.name: content(entry) for entry in base.iterdir()} if base.exists() else {})
 
-    monkeypatch.setattr(logic, "_flush", look)  # after the copy, file by file, and after the rename
+    monkeypatch.setattr(logic, "flush", look)  # after the copy, file by file, and after the rename
     rename = os.rename
 
     def look_and_rename(source, target):

@@ -59,6 +59,7 @@ class Run:
             "replay": {"ratio": 0.5},
             "regularization": Regularization().model_dump(),
             "poisoning": Poisoning().model_dump(),
+            "smoke": {"examples": 100},
             "new_spans": sorted(spans),
             "resume_dir": str(folder / "steps"),
         }

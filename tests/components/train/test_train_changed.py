@@ -11,9 +11,9 @@ from components.errors import RetrainError
 from components.features import Bucketized, Categorical, Hashed, Identity, Numeric, Tensor, Timestamp, to_json
 from components.label import LabelState
 from components.models import Cnn, Linear, Mlp, WideAndDeep
-from components.train import warm_start
-from components.train.build import build as build_of
-from components.train.state import TrainingState
+from components.train.carryover import checkpoint, warm_start
+from components.train.model.build import build as build_of
+from components.train.model.state import TrainingState
 from pipeline.config.sections import WarmStart
 
 build = functools.partial(build_of, own={}, training={"clipnorm": 1.0, "seed": 0})
@@ -61,7 +61,7 @@ def champion(tmp_path):
         for variable in (*model.weights, *optimizer.variables[1:]):
             variable.assign(random.uniform(0.1, 1, variable.shape))
         optimizer.iterations.assign(7)
-        warm_start.save(tmp_path, model, optimizer, state)
+        checkpoint.save(tmp_path, model, optimizer, state)
         return model, optimizer
 
     return champion

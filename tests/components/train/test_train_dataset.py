@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.train.dataset import Mix, batches, count_labels, plan_mix, read_records
+from components.train.examples.dataset import Mix, batches, count_labels, plan_mix, read_records
 
 
 def records(names):

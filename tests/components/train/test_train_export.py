@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -9,11 +10,24 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from components.features import request_names
 from components.label import Label
-from components.names import MISSING_INT, PREDICTIONS, SERVING_DEFAULT, SERVING_RAW
-from components.train import export
+from components.names import (
+    CLASSIFY,
+    EXPECTED_ANSWERS,
+    MISSING_INT,
+    PREDICTIONS,
+    REGRESS,
+    SERVING_DEFAULT,
+    SERVING_RAW,
+)
+from components.smoke import ask
+from components.train.export import saved_model as export
+from components.train.export import version
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
@@ -93,7 +107,78 @@ def test_the_raw_outputs_are_there_for_the_buffer_but_not_served(loaded, rows, s
     assert logits.shape == (len(rows), 1) and logits.dtype == tf.float32
     answers = loaded.signatures[SERVING_DEFAULT](examples=examples)[PREDICTIONS]
     np.testing.assert_allclose(tf.sigmoid(logits)[:, 0], answers, rtol=1e-6)
-    assert set(loaded.signatures) == {SERVING_DEFAULT, SERVING_RAW}
+    assert set(loaded.signatures) == {SERVING_DEFAULT, SERVING_RAW, CLASSIFY, REGRESS}
+
+
+def test_classes_and_values_for_the_methods_of_these_names(loaded, rows, serialize):
+    examples = tf.constant(serialize(rows))
+    probability = loaded.signatures[SERVING_DEFAULT](examples=examples)[PREDICTIONS].numpy()
+    classified = loaded.signatures[CLASSIFY](inputs=examples)
+    assert classified["classes"].numpy().tolist() == [[b"0", b"1"]] * len(rows)
+    np.testing.assert_allclose(classified["scores"], np.stack([1 - probability, probability], 1), atol=1e-7)
+    np.testing.assert_array_equal(loaded.signatures[REGRESS](inputs=examples)["outputs"], probability)
+
+
+def test_tf_serving_finds_their_methods(cold):
+    file = cold.saved_model / "saved_model.pb"
+    (graph,) = saved_model_pb2.SavedModel.FromString(file.read_bytes()).meta_graphs
+    methods = {
+        name: (signature.method_name, list(signature.inputs), sorted(signature.outputs))
+        for name, signature in graph.signature_def.items()
+        if name in (CLASSIFY, REGRESS, SERVING_DEFAULT)
+    }
+    assert methods == {
+        CLASSIFY: ("tensorflow/serving/classify", ["inputs"], ["classes", "scores"]),
+        REGRESS: ("tensorflow/serving/regress", ["inputs"], ["outputs"]),
+        SERVING_DEFAULT: ("tensorflow/serving/predict", ["examples"], [PREDICTIONS]),
+    }
+
+
+def test_the_fingerprint_is_that_of_the_file(cold, tmp_path):
+    copy = shutil.copytree(cold.saved_model, tmp_path / "copy")
+    known = tf.saved_model.experimental.read_fingerprint(str(cold.saved_model))
+    fingerprinting_utils.write_fingerprint(str(copy))
+    assert tf.saved_model.experimental.read_fingerprint(str(copy)) == known
+
+
+def test_what_warms_it_up_is_few_requests_to_every_signature(cold, loaded, before):
+    file = cold.saved_model / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [PredictionLog.FromString(r) for r in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()]
+    assert [(log.WhichOneof("log_type"), *size(log)) for log in logs] == [
+        *(("predict_log", name, n) for name in (SERVING_DEFAULT, SERVING_RAW) for n in (1, 4, 32)),
+        *(("classify_log", CLASSIFY, n) for n in (1, 4, 32)),
+        *(("regress_log", REGRESS, n) for n in (1, 4, 32)),
+    ]
+    (first, *_) = logs[2].predict_log.request.inputs["examples"].string_val
+    told = tf.train.Example.FromString(first).features.feature
+    assert len(told) > 0 and set(told) <= set(COLUMNS)  # no label, span or id
+    largest = logs[2].predict_log.request.inputs["examples"]
+    loaded.signatures[SERVING_DEFAULT](examples=tf.constant(tf.make_ndarray(largest)))
+
+
+def size(log):
+    """The signature, and how many rows it is asked."""
+    request = getattr(log, log.WhichOneof("log_type")).request
+    if log.HasField("predict_log"):
+        rows = next(iter(request.inputs.values())).tensor_shape.dim[0].size
+    else:
+        rows = len(request.input.example_list.examples)
+    return request.model_spec.signature_name, rows
+
+
+def test_large_rows_warm_it_up_in_small_batches():
+    assert version._batches([b"x" * 1000] * 50) == [1, 4, 32]
+    assert version._batches([b"x" * 1000] * 3) == [1, 3]
+    assert version._batches([b"x" * 300_000] * 50) == [1, 3]
+    assert version._batches([b"x" * 3_000_000] * 50) == [1]
+
+
+def test_it_answers_as_tf_serving_loads_it(cold):
+    """All signatures, with the answers that the model gave before it was saved."""
+    request = {"saved_model": str(cold.saved_model), "expected": str(cold.checkpoint / EXPECTED_ANSWERS)}
+    found = ask.look({**request, "max_difference": 1e-6}, lambda _: None)
+    assert found["problems"] == [] and found["examples"] == 100
+    assert 0 < found["first_request_ms"]["warm"] < found["first_request_ms"]["cold"]
 
 
 def test_no_rows_give_no_answers(loaded):

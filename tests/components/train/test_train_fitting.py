@@ -11,14 +11,14 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.train import resume
-from components.train.callbacks import Count, Progress, values
-from components.train.dataset import Mix, batches
-from components.train.fitting import EarlyStopping, Lesson, Stretch, stretches, train
-from components.train.heldout import HeldOutLoss, draw
-from components.train.place import Place, variables
-from components.train.resume import StepCheckpoints
-from components.train.schedule import RunSchedule
+from components.train.examples.dataset import Mix, batches
+from components.train.examples.heldout import HeldOutLoss, draw
+from components.train.fit import resume
+from components.train.fit.callbacks import Count, Progress, values
+from components.train.fit.fitting import EarlyStopping, Lesson, Stretch, stretches, train
+from components.train.fit.place import Place, variables
+from components.train.fit.resume import StepCheckpoints
+from components.train.model.schedule import RunSchedule
 
 ROWS, BATCH, STEPS = 58, 8, 8  # the last batch of a pass has two rows
 RATE = RunSchedule(0.05, 0, 6 * STEPS, 0.1, 0.1)
@@ -362,8 +362,8 @@ tf.config.experimental.enable_op_determinism()
 from dataclasses import replace
 import tests.components.train.test_train_fitting as t
 from components.errors import RetrainError
-from components.train.graph import IS_NEW, WHEN_LEARNED
-from components.train.regularize import Regularized, anchor, distillation
+from components.train.examples.graph import IS_NEW, WHEN_LEARNED
+from components.train.objective.regularize import Regularized, anchor, distillation
 
 lesson = replace(t.LESSON, stream=lambda done: t.stream(done, full=True), epochs=2)
 

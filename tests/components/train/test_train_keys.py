@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.train.keys import Fold, by_key, by_mass, by_term, level_of_new, rescaling
-from components.train.plan import hash_bucket
+from components.train.carryover.keys import Fold, by_key, by_mass, by_term, level_of_new, rescaling
+from components.train.carryover.plan import hash_bucket
 
 
 def rows(count, width=2):

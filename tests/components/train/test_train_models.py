@@ -14,12 +14,12 @@ from components.errors import RetrainError
 from components.features import Categorical, Hashed, Identity, Numeric, Tensor, Text, Timestamp, to_json
 from components.label import LabelState
 from components.models import Cnn, Custom, Linear, Mlp, TwoTower, WideAndDeep
-from components.train import warm_start
-from components.train.blueprint import PADDING, Lookup, densify
-from components.train.build import build as build_of
-from components.train.objective import LOSSES
-from components.train.schedule import RunSchedule
-from components.train.state import TrainingState
+from components.train.carryover import checkpoint, warm_start
+from components.train.model.blueprint import PADDING, Lookup, densify
+from components.train.model.build import build as build_of
+from components.train.model.schedule import RunSchedule
+from components.train.model.state import TrainingState
+from components.train.objective.losses import LOSSES
 from pipeline.config.sections import WarmStart
 
 FEATURES = [
@@ -224,7 +224,7 @@ def test_a_successor_answers_as_its_champion_before_its_first_step(settings, tmp
     for variable in (*model.weights, *optimizer.variables[2:]):  # neither the step nor the learning rate
         variable.assign(random.uniform(0.1, 1, variable.shape))
     optimizer.iterations.assign(7)
-    warm_start.save(tmp_path, model, optimizer, before)
+    checkpoint.save(tmp_path, model, optimizer, before)
 
     cities = ["c", "new", "<missing>", "b"]  # "a" is gone
     after = state_of(settings, task, cities=cities, classes=["u", "v", "w", "x"])

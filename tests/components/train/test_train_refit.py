@@ -22,12 +22,12 @@ from components.features import (
 )
 from components.label import Label, LabelState
 from components.models import Cnn, Linear, Mlp, TwoTower, WideAndDeep
-from components.train import warm_start
-from components.train.blueprint import densify
-from components.train.build import build as build_of
-from components.train.graph import Graph
-from components.train.schedule import RunSchedule
-from components.train.state import TrainingState
+from components.train.carryover import checkpoint, warm_start
+from components.train.examples.graph import Graph
+from components.train.model.blueprint import densify
+from components.train.model.build import build as build_of
+from components.train.model.schedule import RunSchedule
+from components.train.model.state import TrainingState
 from pipeline.config.sections import WarmStart
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
@@ -177,7 +177,7 @@ def champion_of(refit, inputs_of, tmp_path_factory):
         model, optimizer, *_ = start(state)
         labels = tf.constant([[float(row["big"])] for row in TABLES["before"]])
         train(model, optimizer, inputs_of(refit["before"], model, TABLES["before"]), labels)
-        warm_start.save(folder, model, optimizer, state)
+        checkpoint.save(folder, model, optimizer, state)
         return model, optimizer, folder
 
     return champion_of

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from components.errors import RetrainError
 from components.models import TwoTower
-from components.train import ewc
-from components.train.graph import IS_NEW, WHEN_LEARNED
-from components.train.regularize import (
+from components.train.examples.graph import IS_NEW, WHEN_LEARNED
+from components.train.model.schedule import RunSchedule
+from components.train.objective import ewc
+from components.train.objective.regularize import (
     Batch,
     Regularized,
     active,
@@ -20,7 +21,6 @@ from components.train.regularize import (
     distillation,
     terms,
 )
-from components.train.schedule import RunSchedule
 from pipeline.config.sections import Regularization
 from tests.components.train.test_train_models import (
     MODELS,

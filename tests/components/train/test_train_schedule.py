@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.train.schedule import RunSchedule
+from components.train.model.schedule import RunSchedule
 
 
 def rates(schedule, first=0):

@@ -22,16 +22,18 @@ from components.models import Cnn, Custom, Mlp, TwoTower
 from components.names import (
     CLASSES,
     EMBEDDING,
+    EXPECTED_ANSWERS,
     MISSING_INT,
     PREDICTIONS,
     SCORES,
     SERVING_DEFAULT,
     SERVING_RAW,
 )
-from components.train import warm_start
-from components.train.blueprint import densify, own_outputs
-from components.train.build import build
-from components.train.state import check_compatible, load_state
+from components.smoke import ask
+from components.train.carryover import warm_start
+from components.train.model.blueprint import densify, own_outputs
+from components.train.model.build import build
+from components.train.model.state import check_compatible, load_state
 from pipeline.config.sections import WarmStart
 
 pytestmark = pytest.mark.xdist_group("train_tasks")
@@ -50,7 +52,11 @@ def learn(fit, make_run, tmp_path_factory):
         known = base and LabelState(**base.state["label"]).model_dump()
         graph = fit({"graph": rows}, folder, types, features, label, label_state=known, **config)["graph"]
         run = make_run(folder / "run", graph, base, features=features, label=label, model=model, new=rows)
-        return graph, run(training=FAST, warm_start={"epochs": 1, "learning_rate": 0.01})
+        run(training=FAST, warm_start={"epochs": 1, "learning_rate": 0.01})
+        # Whatever the task and the model: loaded as a server does, it answers as the trained one.
+        request = {"saved_model": str(run.saved_model), "expected": str(run.checkpoint / EXPECTED_ANSWERS)}
+        assert ask.look(request | {"max_difference": 1e-5}, lambda _: None)["problems"] == []
+        return graph, run
 
     return learn
 

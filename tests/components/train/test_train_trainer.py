@@ -14,11 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from components.errors import RetrainError
 from components.label import Label
 from components.names import LOGITS
-from components.train import ewc, lesson, objective, warm_start
-from components.train import graph as graphs
-from components.train.callbacks import Progress, StopDiverging
+from components.train import lesson
+from components.train.carryover import warm_start
+from components.train.examples import graph as graphs
+from components.train.fit.callbacks import Progress, StopDiverging
+from components.train.fit.resume import StepCheckpoints
 from components.train.material import Material, step_checkpoints
-from components.train.resume import StepCheckpoints
+from components.train.objective import ewc, losses
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
 
@@ -123,9 +125,13 @@ def test_divergence_is_measured_against_the_first_ten_steps():
     Epochs(2.0, chance=0.69)([0.01] * 12, [0.68] * 12)
     with pytest.raises(RetrainError, match="diverged: it began at"):
         Epochs(2.0, chance=0.69)([0.01] * 12, [0.7] * 12)
-    for losses in ([[1.0] * 10 + [3.2] * 10], [[0.5] * 3, [1.1] * 3], [[1.0] * 12, [0.1] * 12, [2.1] * 12]):
+    for epochs in (
+        [[1.0] * 10 + [3.2] * 10],
+        [[0.5] * 3, [1.1] * 3],
+        [[1.0] * 12, [0.1] * 12, [2.1] * 12],
+    ):
         with pytest.raises(RetrainError, match="diverged: it began at"):
-            Epochs(2.0)(*losses)
+            Epochs(2.0)(*epochs)
 
 
 # --- what counts how much ---
@@ -133,7 +139,7 @@ def test_divergence_is_measured_against_the_first_ten_steps():
 
 def class_weights(weights, counts=None, task="multiclass", classes=("a", "b", "c")):
     label = Label(name="y", task=task, class_weights=weights)
-    found = objective.class_weights(label, list(classes), counts)
+    found = losses.class_weights(label, list(classes), counts)
     return None if found is None else found.tolist()
 
 

@@ -15,13 +15,14 @@ from components.errors import RetrainError
 from components.features import Categorical, Identity, Numeric, from_json, raw_columns, to_json
 from components.label import Label, LabelState
 from components.models import WideAndDeep
-from components.train import export, warm_start
-from components.train.build import build as build_of
-from components.train.graph import Graph
-from components.train.keys import by_term
-from components.train.plan import hash_bucket
-from components.train.schedule import RunSchedule
-from components.train.state import TrainingState, check_compatible, load_state
+from components.train.carryover import checkpoint, warm_start
+from components.train.carryover.keys import by_term
+from components.train.carryover.plan import hash_bucket
+from components.train.examples.graph import Graph
+from components.train.export import saved_model as export
+from components.train.model.build import build as build_of
+from components.train.model.schedule import RunSchedule
+from components.train.model.state import TrainingState, check_compatible, load_state
 from pipeline.config.sections import WarmStart
 
 pytestmark = pytest.mark.xdist_group("transform_graph")
@@ -89,7 +90,7 @@ class Champion:
         self.state, self.folder = replace(state, step=steps), folder
         self.model, self.optimizer = start(state)
         train(self.model, self.optimizer, *data, steps)
-        warm_start.save(folder, self.model, self.optimizer, self.state)
+        checkpoint.save(folder, self.model, self.optimizer, self.state)
         self.weights, self.slots = arrays(self.model.weights), arrays(self.optimizer.variables)
         train(self.model, self.optimizer, *data, 1)
         self.next_weights, self.next_slots = arrays(self.model.weights), arrays(self.optimizer.variables)
@@ -350,7 +351,7 @@ def cut(folder):
 def test_a_checkpoint_that_is_not_whole_is_refused(before, state_of, tmp_path, damage):
     state = state_of(before)
     model, optimizer = start(state)
-    warm_start.save(tmp_path, model, optimizer, state)
+    checkpoint.save(tmp_path, model, optimizer, state)
     start(state, tmp_path)
     damage(tmp_path)
     with pytest.raises(RetrainError, match=f"checkpoint in {tmp_path} is not whole: "):
@@ -361,7 +362,7 @@ def test_the_state_is_kept_as_it_was(before, state_of, tmp_path):
     state = state_of(before)
     state.vocabularies["company"].append(b"\xff\n".decode("utf-8", "surrogateescape"))
     model, optimizer = build(state)
-    warm_start.save(tmp_path, model, optimizer, replace(state, step=7))
+    checkpoint.save(tmp_path, model, optimizer, replace(state, step=7))
     assert load_state(tmp_path) == replace(state, step=7)
     assert from_json(load_state(tmp_path).features) == from_json(state.features)
 

@@ -1,0 +1,205 @@
+"""The HTTP server of the REST API: what is let in, and in which thread it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import zlib
+from collections.abc import Mapping
+from concurrent import futures
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from serving import metrics, rest_api
+from serving.auth import HEADER, REFUSAL, Token
+from serving.errors import ServerError
+from serving.options import Limits, Tls
+from serving.service import Service
+
+_BODY_SECONDS = 30.0  # In which a request must have come whole: no client holds a place for nothing.
+_PATIENCE_SECONDS = 5.0  # With a client that sends on after it was refused.
+_ENTRYPOINT = "REST"
+
+
+class _RefusedError(Exception):
+    """A request that is not let in."""
+
+    def __init__(self, status: int, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class RestServer:
+    """The ASGI application. Who asks for /healthz or the metrics needs no token."""
+
+    def __init__(
+        self,
+        service: Service,
+        threads: futures.ThreadPoolExecutor,
+        *,
+        limits: Limits,
+        token: Token | None,
+        key_header: str,
+    ) -> None:
+        """Takes what answers.
+
+        Args:
+          service: answers.
+          threads: run the requests, so that a long prediction does not keep others from being read.
+          limits, token: see `ModelServer`.
+          key_header: whose value the log gets.
+        """
+        self._service = service
+        self._threads = threads
+        self._limits = limits
+        self._token = token
+        self._key_header = key_header
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        request = Request(scope, receive)
+        try:
+            response = await self._respond(request)
+        except _RefusedError as refusal:
+            self._service.metrics.rejected(_ENTRYPOINT, refusal.reason)
+            response = _json(refusal.status, rest_api.dump({"error": str(refusal)}))
+            if refusal.status == 401:
+                response.headers["www-authenticate"] = "Bearer"
+            if refusal.status == 413:
+                await _send_while_it_comes(response, receive, send)
+                return
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        path: str = request.scope["path"]  # Percent-decoded, unlike `request.url.path`.
+        loop = asyncio.get_running_loop()
+        if path == "/healthz":
+            waiting = self._service.catalog.unavailable()
+            if waiting:
+                return _json(503, rest_api.dump({"error": "; ".join(waiting)}))
+            return _json(200, rest_api.dump({"status": "ok"}))
+        if path == metrics.PATH:
+            page = await loop.run_in_executor(self._threads, self._service.metrics.page)
+            return Response(page, media_type=metrics.CONTENT_TYPE)
+        if not path.startswith("/v1/"):
+            return _json(404, rest_api.dump({"error": f"Not Found: {path[:100]}"}))
+        if self._token is not None and not self._token.admits(request.headers.get(HEADER)):
+            raise _RefusedError(401, REFUSAL, "token")
+        if self._held >= self._limits.max_concurrent:
+            raise _RefusedError(
+                429, f"{self._held} requests are being answered already, which is the limit", "concurrency"
+            )
+        self._held += 1
+        try:
+            body = await self._body(request)
+            key = request.headers.get(self._key_header)
+            status, answer = await loop.run_in_executor(
+                self._threads, rest_api.respond, self._service, request.method, path, body, key
+            )
+        finally:
+            self._held -= 1
+        return _json(status, answer)
+
+    async def _body(self, request: Request) -> bytes:
+        """Reads the body, and of one that is too large no more than the limit."""
+        limit = self._limits.max_body_bytes
+        too_large = _RefusedError(413, f"the request is larger than the limit of {limit} bytes", "size")
+        if _length(request.headers) > limit:
+            raise too_large
+        chunks, size = [], 0
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > limit:
+                        raise too_large
+                    chunks.append(chunk)
+        except TimeoutError:
+            late = f"the request did not come within {_BODY_SECONDS:g} s"
+            raise _RefusedError(408, late, "timeout") from None
+        body = b"".join(chunks)
+        if request.headers.get("content-encoding", "").lower() != "gzip":
+            return body
+        try:
+            unpacking = zlib.decompressobj(wbits=31)
+            body = unpacking.decompress(body, limit)
+        except zlib.error as error:
+            wrong = f"the request is not in gzip, as its header says: {error}"
+            raise _RefusedError(400, wrong, "encoding") from None
+        if unpacking.unconsumed_tail:
+            raise too_large
+        return body
+
+
+async def _send_while_it_comes(response: Response, receive: Receive, send: Send) -> None:
+    """Answers a request that is still being sent, and throws away what comes of it for a while.
+
+    Most clients read the answer only when they have sent everything; closed before, the connection breaks.
+    """
+    await send(
+        {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+    )
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    text = headers.get("content-length", "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _json(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type="application/json")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens; port 0 picks a free one.
+
+    Raises:
+      ServerError: the port is taken or not allowed, or the host is unknown.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ServerError(
+            f"REST: cannot listen on {host}:{port} ({error.strerror}); the port must be free and allowed: "
+            "stop what listens there, or choose another port (0 picks a free one)"
+        ) from error
+    return listener
+
+
+def check_tls(tls: Tls) -> None:
+    """Checks that a certificate and its key can be used.
+
+    Raises:
+      ServerError: they cannot be read, do not belong together, or the key asks for a passphrase.
+    """
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            tls.certificate, tls.key, password=lambda: b""
+        )
+    except (OSError, ValueError) as error:  # SSLError is an OSError.
+        raise ServerError(
+            f"tls: got certificate {tls.certificate} and key {tls.key} ({error}); required are a certificate "
+            "and its own private key, both PEM, without a passphrase"
+        ) from error

@@ -1,0 +1,61 @@
+"""A SavedModel in a TensorFlow session, loaded and run as TF Serving does it.
+
+Why not `tf.saved_model.load`: it rebuilds every function in Python, and a call goes through Python again. For
+a wide-and-deep model of 14 columns that is 0.8 s and 0.9 ms of the interpreter's lock, in which no other
+request goes on. `tf.compat.v1.saved_model.load` still takes the lock for up to 90 ms at a time. The C API
+loads in 0.3 s without it, and a call takes 0.1 ms of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+
+from serving.c_api import SavedModel
+
+_TAG = "serve"
+# Ops run in the thread that asks: to hand them to others takes a small model longer than to run them, and a
+# large one is parallel within its ops.
+_IN_CALLER = config_pb2.RunOptions(inter_op_thread_pool=-1)
+
+
+class Session:
+    """One loaded SavedModel.
+
+    Attributes:
+      signature_defs: its signatures by name, also those that nobody can call, such as the initialiser's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Loads it.
+
+        Raises:
+          RequestError: it does not load, with TensorFlow's code and message.
+        """
+        config = config_pb2.ConfigProto(allow_soft_placement=True)
+        config.gpu_options.allow_growth = True
+        self._model = SavedModel(
+            str(folder), _TAG, config.SerializeToString(), _IN_CALLER.SerializeToString()
+        )
+        meta_graph = meta_graph_pb2.MetaGraphDef.FromString(self._model.meta_graph)
+        self.signature_defs: Mapping[str, Any] = dict(meta_graph.signature_def)
+
+    def callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[np.ndarray]]:
+        """Returns a function from the values of some tensors, an argument each, to those of others.
+
+        Its first run takes longer: it makes the graph between them ready.
+
+        Raises:
+          RequestError: INVALID_ARGUMENT, there are no such tensors.
+        """
+        return self._model.function(
+            [self._model.output(name) for name in feeds], [self._model.output(name) for name in fetches]
+        )
+
+    def close(self) -> None:
+        """Frees its memory. Nothing may use it or its callables any more."""
+        self._model.close()

@@ -1,0 +1,1 @@
+"""Benchmarks of the last mile: real servers under a steady load."""
