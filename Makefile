@@ -7,7 +7,7 @@ ifeq ($(origin PYTHON),command line)
 stale := stale
 endif
 
-.PHONY: help setup demo test test-docs conformance lint bench bench-learning reference image clean stale
+.PHONY: help setup demo test test-long test-docs conformance lint bench bench-learning reference image clean stale
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: .venv/.ready ## show the whole loop on real data
 
 test: .venv/.ready ## run the tests
 	.venv/bin/pytest
+
+test-long: .venv/.ready ## run the end-to-end tests that take minutes: kills, canaries, feedback, forgetting
+	.venv/bin/pytest -m long
 
 test-docs: .venv/.ready ## type every command of the documentation, and compare what it prints
 	.venv/bin/pytest -n 0 -m docs

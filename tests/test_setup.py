@@ -97,6 +97,7 @@ def test_help_names_every_target() -> None:
         "setup",
         "demo",
         "test",
+        "test-long",
         "test-docs",
         "conformance",
         "lint",

@@ -19,7 +19,7 @@ from tests.e2e.canary_world import World, wait_for
 from tests.e2e.harness import retrain
 from tests.e2e.killed import arm
 
-pytestmark = [pytest.mark.xdist_group("e2e-canary"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-canary"), pytest.mark.timeout(600)]
 
 QUICK = {"steps": [50.0, 100.0], "step_seconds": 0.1, "step_requests": 10, "p99_floor_ms": 5000.0}
 # One process that has imported what a controller needs; each life is forked from it, and may be killed.

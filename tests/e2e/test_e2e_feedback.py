@@ -19,7 +19,7 @@ import pytest
 from components.names import MISSING_INT
 from tests.e2e.harness import ROOT, Deployment, retrain
 
-pytestmark = [pytest.mark.xdist_group("e2e-feedback"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-feedback"), pytest.mark.timeout(600)]
 
 ROWS, AT_ONCE = 600, 20
 NOT_ASKED = ("trip_start_timestamp", "pickup_census_tract", "dropoff_census_tract")

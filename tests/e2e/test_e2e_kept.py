@@ -13,7 +13,7 @@ from pipeline.config import load
 from pipeline.learn import Learner
 from tests.e2e.harness import Deployment, Result, retrain
 
-pytestmark = [pytest.mark.xdist_group("e2e-kept"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-kept"), pytest.mark.timeout(600)]
 
 # A few features, few steps: what is tried here is what becomes of a version.
 FEATURES = {

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.harness import Deployment, in_process_of_its_own
 
-pytestmark = [pytest.mark.xdist_group("e2e-killed"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-killed"), pytest.mark.timeout(900)]
 
 POINTS = [
     "ingest:0.1",
