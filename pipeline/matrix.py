@@ -142,7 +142,7 @@ def _smoke_text(found: Mapping[str, Any] | None) -> str:
             for name, took in found["latency_ms"].items()
         ]
     if first := found.get("first_request_ms"):
-        parts.append(f"first request {first['warm']:.2g} ms, without warm-up {first['cold']:.2g} ms")
+        parts.append(f"first request {first['warm']:.2g} ms, without warm-up {first['cold']:,.0f} ms")
     return "; ".join([*parts, *found["problems"]])
 
 

@@ -194,7 +194,7 @@ class ModelManager:
         self._catalog.set_status(name, version, VersionStatus(State.LOADING))
         try:
             if not self._answers():
-                # TensorFlow's own threads, which the first load makes, have the priority of the one that makes them.
+                # The first load makes TensorFlow's threads, with the priority of its own, and delays nobody.
                 return load(name, version, folder, self._batching)
             return self._behind_requests.submit(load, name, version, folder, self._batching).result()
         except RequestError as error:

@@ -143,6 +143,11 @@ class World:
             step[pool]["requests"] for step in self.state["trial"]["steps"] for pool in ("stable", "canary")
         )
 
+    def labelled(self) -> int:
+        """The challenger's predictions that are joined with a label in the present test."""
+        trial = self.state.get("trial")
+        return sum(step["canary"]["losses"]["n"] for step in trial["steps"]) if trial else 0
+
     def end_of(self, number: int, seconds: float = 120.0) -> dict[str, Any]:
         """The event that ended a challenger's test, when it has."""
         ends = ("reverted", "promoted", "ended")

@@ -15,7 +15,7 @@ from components.errors import RetrainError
 from components.promote.registry import Version
 from pipeline.canary.front import nginx
 from tests.e2e import canary_world
-from tests.e2e.canary_world import World, wait_for
+from tests.e2e.canary_world import World, listens, wait_for
 from tests.e2e.harness import retrain
 from tests.e2e.killed import arm
 
@@ -164,14 +164,20 @@ def test_a_second_controller_is_refused_and_a_killed_one_succeeded(world: World)
 def test_under_load_the_bad_one_goes_and_the_good_one_comes(world: World) -> None:
     world.configure(steps=[5.0, 50.0, 100.0], step_seconds=2.0, step_requests=20, max_loss_rise=0.2)
     world.start_controller()
+    wait_for(lambda: listens(world.ports["nginx"]))
     world.start_load(80.0)
     bad = world.challenge("errs")
     reverted = world.end_of(bad)
     assert reverted["event"] == "reverted" and "max_error_rate" in reverted["why"]
     assert reverted["percent"] == 5.0
     good = world.challenge("good")
+    wait_for(lambda: world.labelled() > 5)
+    world.stop("controller", signal.SIGKILL)  # the next one joins predictions and labels again
+    world.start_controller()
     promoted = world.end_of(good)
     assert promoted["event"] == "promoted", promoted["why"]
+    seen = {check["limit"]: check["seen"] for check in promoted["checks"]}
+    assert seen["max_loss_rise"] > 10 and seen["max_divergence"] > 10, seen
     champion = world.registry.champion()
     assert champion is not None and champion.number == good
     world.stop("controller")

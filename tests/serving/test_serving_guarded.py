@@ -357,7 +357,7 @@ def test_what_was_answered_goes_to_the_log_with_its_key(serve, example):
 
 
 def _raw_request():
-    from tests.serving.conformance.requests import predict
+    from tests.serving.conformance.calc_requests import predict
 
     inputs = {"x": np.ones((1, 1), np.float32), "company": [["a"]]}
     return predict(inputs, model="taxi", signature="serving_raw")

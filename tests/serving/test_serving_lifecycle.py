@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
 
+from serving import loader
 from serving.catalog import Catalog, State
 from serving.errors import ServerError
 from serving.manager import ModelManager
@@ -256,6 +257,20 @@ def test_a_version_half_written_is_not_there_yet(bench, push, exports):
     bench.poll()
     assert bench.latest() == 2
     assert bench.states() == {2: State.AVAILABLE, 1: State.END}
+
+
+def test_a_load_leaves_the_processors_to_requests(bench, push, monkeypatch):
+    def load(*what):
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return loader.load(*what)
+
+    priorities = []
+    monkeypatch.setattr("serving.manager.load", load)
+    for version in (1, 2, 3):
+        push(version)
+        bench.poll()
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert priorities == [before, 10, 10]  # While nobody is served, there are no requests.
 
 
 def test_requests_in_flight_keep_their_version(bench, push):

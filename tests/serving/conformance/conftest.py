@@ -1,7 +1,7 @@
 """What any server of TF Serving's protocol must do: this project's own, and tensorflow_model_server itself.
 
 Without more, the suite starts the embedded server. With SERVING_GRPC and SERVING_REST (HOST:PORT each) it
-asks the server there, which serves what `python -m tests.serving.conformance.models FOLDER` has written;
+asks the server there, which serves what `python -m tests.serving.conformance.calc_models FOLDER` has written;
 docs/operating.md says how. Tests that tell it what to serve run if SERVING_FOLDER is FOLDER as it sees it.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.conformance.models import MODEL, write
+from tests.serving.conformance.calc_models import MODEL, write
 
 
 @dataclass

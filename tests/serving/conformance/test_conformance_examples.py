@@ -6,7 +6,7 @@ import grpc
 import pytest
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
-from tests.serving.conformance.requests import example, examples, fill_spec, refusal
+from tests.serving.conformance.calc_requests import example, examples, fill_spec, refusal
 
 CLASSIFY, REGRESS, PREDICT = (f"tensorflow/serving/{name}" for name in ("classify", "regress", "predict"))
 TWO = examples(example(x=1.5), example(x=-2.0, plus=1))

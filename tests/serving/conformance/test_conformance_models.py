@@ -9,8 +9,8 @@ from tensorflow_serving.apis import (
     model_management_pb2,
 )
 
-from tests.serving.conformance.models import MODEL, SERVED
-from tests.serving.conformance.requests import fill_spec, predict, refusal
+from tests.serving.conformance.calc_models import MODEL, SERVED
+from tests.serving.conformance.calc_requests import fill_spec, predict, refusal
 
 AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
 GONE = {

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from tests.serving.conformance.requests import predict, refusal
+from tests.serving.conformance.calc_requests import predict, refusal
 
 X = np.array([0.5, 2.0], np.float32)
 N = np.array([1, -3], np.int64)

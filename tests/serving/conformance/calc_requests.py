@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import input_pb2, predict_pb2
 
-from tests.serving.conformance.models import MODEL
+from tests.serving.conformance.calc_models import MODEL
 
 
 def fill_spec(
