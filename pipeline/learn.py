@@ -244,7 +244,8 @@ class Learner:
             return outcome
         if self.deployment.serving.canary:
             return self._challenges(outcome)
-        promote(self.deployment, outcome.version)
+        why = f"better than the champion by {gap:.4g}, which is more than shadow.promote_above"
+        promote(self.deployment, outcome.version, why=why, by="run --from-scratch")
         return replace(outcome, served=outcome.version)
 
     def _plan(self, spans: tuple[int, ...], attempt: int, schema_file: Path) -> Run:

@@ -9,8 +9,7 @@ from typing import Any
 
 from components.errors import RetrainError
 from components.promote.registry import Version, lineage
-from components.push.logic import push
-from pipeline.champion import check_servable, open_registry, promote, saved_model
+from pipeline.champion import check_servable, confirm_servers, open_registry, promote
 from pipeline.config import Deployment
 from pipeline.spans.pattern import spans_text
 
@@ -92,7 +91,7 @@ def rollback(
     goal = _goal(champion, number)
     target, versions, challenger = registry.get(goal), registry.versions(), registry.challenger()
     check_servable(registry, target, force, "rollback")
-    push(saved_model(target), deployment.base_path, goal)  # fails before anything is marked
+    confirm_servers(deployment, target)  # where they refuse, nothing is marked
     kept = {version.number for version in lineage(versions, goal)}
     left = [version for version in lineage(versions, champion.number) if version.number not in kept]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime())

@@ -187,13 +187,11 @@ def _checked() -> Iterator[Any]:
 def _to_tensor(array: np.ndarray) -> Any:
     if array.dtype == np.object_:
         return _to_strings(array)
-    if not array.flags.c_contiguous:
-        array = array.copy(order="C")
-    size = array.nbytes
+    content = array.tobytes()  # In order, however the array lies in memory.
     # The dtype is that of the array, whatever is asked for: so nothing is read beyond its end.
-    tensor = _allocate_tensor(_enum(array.dtype), _dimensions(array.shape), array.ndim, size)
-    if size:
-        ctypes.memmove(_tensor_data(tensor), array.__array_interface__["data"][0], size)
+    tensor = _allocate_tensor(_enum(array.dtype), _dimensions(array.shape), array.ndim, len(content))
+    if content:
+        ctypes.memmove(_tensor_data(tensor), content, len(content))
     return tensor
 
 

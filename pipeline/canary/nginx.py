@@ -59,12 +59,13 @@ class Nginx:
         new.write_text(render(front, generation))
         self._run("-t", "-q", config=new.name)
         new.replace(self.folder / "nginx.conf")
+        before = self._workers()
         if self.pid() is None:
-            self._end_orphans()
+            self._end(before)
             self._run(config="nginx.conf")
         else:
             self._signal(signal.SIGHUP)
-        self._wait(front, generation)
+        self._wait(front, generation, before)
 
     def pid(self) -> int | None:
         """The process of the master; None: it does not run."""
@@ -76,13 +77,18 @@ class Nginx:
         return None
 
     def reopen_logs(self) -> None:
-        """Tells nginx that its log was renamed: it goes on in a new file."""
+        """Tells nginx that its logs were renamed to NAME.1; returns when all workers go on in new ones."""
         self._signal(signal.SIGUSR1)
+        ends = time.monotonic() + _DEADLINE
+        while any(file.endswith(".1") for pid in self._workers() for file in self._files(pid)):
+            if time.monotonic() > ends:
+                return  # they do when they are less busy; what they still write to the old ones is not read
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Ends it after the requests that have begun."""
         self._signal(signal.SIGQUIT)
-        self._end_orphans()
+        self._end(self._workers())
         ends = time.monotonic() + _DEADLINE
         while self.pid() is not None and time.monotonic() < ends:
             time.sleep(0.05)
@@ -100,9 +106,10 @@ class Nginx:
             return str(answer.read().decode())
         return None
 
-    def _wait(self, front: Front, generation: str) -> None:
+    def _wait(self, front: Front, generation: str, before: set[int]) -> None:
+        """Until the new workers answer, and those before them take no more requests."""
         ends = time.monotonic() + _DEADLINE
-        while self.generation(front) != generation:
+        while self.generation(front) != generation or before & self._workers():
             if time.monotonic() > ends:
                 raise RetrainError(
                     f"nginx does not work by its new configuration {self.folder / 'nginx.conf'} after "
@@ -116,16 +123,27 @@ class Nginx:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def _end_orphans(self) -> None:
-        """Ends workers whose master was killed: they go on as they were told last, and keep the port."""
+    def _workers(self) -> set[int]:
+        """The workers that take requests, also those whose master was killed: these listen to nobody."""
+        found = set()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if not (process / "cmdline").read_text().startswith("nginx: worker process"):
-                    continue
-                if str(self.folder / "error.log") in {
-                    os.readlink(file) for file in (process / "fd").iterdir()
-                }:
-                    os.kill(int(process.name), signal.SIGQUIT)
+                # Of one that only ends what it has begun it is "nginx: worker process is shutting down".
+                if (process / "cmdline").read_text().rstrip("\0 ") == "nginx: worker process":
+                    found.add(int(process.name))
+        return {pid for pid in found if self._files(pid)}
+
+    def _files(self, pid: int) -> set[str]:
+        """The files of nginx's folder that a process has open."""
+        with contextlib.suppress(OSError):
+            opened = [os.readlink(file) for file in (Path("/proc") / str(pid) / "fd").iterdir()]
+            return {file for file in opened if Path(file).parent == self.folder.resolve()}
+        return set()
+
+    def _end(self, workers: set[int]) -> None:
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGQUIT)
 
     def _run(self, *options: str, config: str) -> None:
         # The slash: nginx takes the prefix literally.

@@ -41,7 +41,7 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """The value of a condition, when it holds."""
     ends = time.monotonic() + seconds
     while not (value := condition()):
@@ -212,7 +212,7 @@ class World:
         )
         self.start("canary", *self.retrain("serve", self.config, "--canary"))
         for pool in ("stable", "canary"):
-            wait_for(lambda pool=pool: listens(self.ports[pool]), 120.0)
+            wait_for(lambda pool=pool: listens(self.ports[pool]), 240.0)
             wait_for(lambda pool=pool: self.serves(pool) == number)
 
     def start_load(self, rate: float) -> None:

@@ -80,30 +80,12 @@ def examples(held_out, write_examples) -> standard_artifacts.Examples:
 
 @pytest.fixture(scope="session")
 def save_model(tmp_path_factory) -> Callable[..., standard_artifacts.Model]:
-    """Saves a model that answers by the fare, and a little by the number of words, with both signatures.
-
-    `by_example` and `by_column` change what a signature answers; None leaves it out. `others` are
-    signatures beside: name -> what it answers of a fare, [batch].
-    """
+    """Saves a model that answers by the fare, and a little by the number of words."""
     import tensorflow as tf
 
-    def unchanged(answers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return answers
-
-    def save(
-        task: str = "binary",
-        weight: float = 1.0,
-        by_example: Callable | None = unchanged,
-        by_column: Callable | None = unchanged,
-        others: dict[str, Callable] | None = None,
-    ) -> standard_artifacts.Model:
+    def save(task: str = "binary", weight: float = 1.0) -> standard_artifacts.Model:
         module = tf.Module()
         answers = answer(task, weight)
-
-        def of_columns(fare: tf.Tensor, words: tf.Tensor) -> dict[str, tf.Tensor]:
-            """[batch] with NaN, and [batch, n] padded with texts that are empty."""
-            told = tf.reduce_sum(tf.cast(words != "", tf.float32), -1)
-            return answers(tf.where(tf.math.is_nan(fare), 0.0, fare) + 1e-3 * (told - 1.0))
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -112,31 +94,15 @@ def save_model(tmp_path_factory) -> Callable[..., standard_artifacts.Model]:
                 "Trip Words": tf.io.VarLenFeature(tf.string),
             }
             parsed = tf.io.parse_example(examples, spec)
-            words = tf.sparse.to_dense(parsed["Trip Words"], "")
-            return (by_example or unchanged)(of_columns(parsed["fare"], words))
+            fare, words = parsed["fare"], tf.sparse.to_dense(parsed["Trip Words"], "")
+            told = tf.reduce_sum(tf.cast(words != "", tf.float32), -1)
+            return answers(tf.where(tf.math.is_nan(fare), 0.0, fare) + 1e-3 * (told - 1.0))
 
-        @tf.function(
-            input_signature=[
-                {
-                    "fare": tf.TensorSpec([None], tf.float32, name="fare"),
-                    "company": tf.TensorSpec([None], tf.string, name="company"),
-                    "Trip_Words": tf.TensorSpec([None, None], tf.string, name="Trip_Words"),
-                }
-            ]
-        )
-        def serving_raw(columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return (by_column or unchanged)(of_columns(columns["fare"], columns["Trip_Words"]))
-
-        module.by_example, module.by_column = serving_default, serving_raw
-        signatures = {"serving_default": serving_default} if by_example else {}
-        signatures |= {"serving_raw": serving_raw} if by_column else {}
-        for name, of_fare in (others or {}).items():
-            signature = tf.function(of_fare, input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])
-            setattr(module, name, signature)
-            signatures[name] = signature
+        module.by_example = serving_default
         artifact = standard_artifacts.Model()
         artifact.uri = str(tmp_path_factory.mktemp("model"))
-        tf.saved_model.save(module, str(Path(artifact.uri, "Format-Serving")), signatures=signatures)
+        folder = str(Path(artifact.uri, "Format-Serving"))
+        tf.saved_model.save(module, folder, signatures={"serving_default": serving_default})
         return artifact
 
     return save

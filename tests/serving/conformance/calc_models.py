@@ -1,4 +1,4 @@
-"""The models that the conformance suite asks: `python -m tests.serving.conformance.calc_models FOLDER [SEEN_AT]`.
+"""The models that the suite asks: `python -m tests.serving.conformance.calc_models FOLDER [SEEN_AT]`.
 
 `calc` has versions 1, 2 and 3, which answer differently; FOLDER/models.config serves 1 and 2 of it.
 """
