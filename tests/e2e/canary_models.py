@@ -10,26 +10,29 @@ MODELS: dict[str, dict[str, float]] = {
     "champion": {"slope": 2.0},
     "good": {"slope": 2.1},
     "errs": {"slope": 2.0, "fails_above": 0.0},
-    "slow": {"slope": 2.0, "loop": 5_000},
+    "slow": {"slope": 2.0, "sleeps": 0.1},
     "shifts": {"slope": 2.0, "offset": 4.0},
     "worse": {"slope": -2.0},
 }
-"""Name -> what it does: answers sigmoid(slope x + offset); fails where x is above a number; goes through a
-loop first. The worse one's predictions are distributed as the champion's are, as x is symmetric."""
+"""Name -> what it does: answers sigmoid(slope x + offset); fails where x is above a number; sleeps first, in
+seconds. The worse one's predictions are distributed as the champion's are, as x is symmetric."""
 
 
-def export(folder: Path, slope: float, offset: float = 0.0, fails_above: float = 1e9, loop: int = 0) -> None:
+def export(
+    folder: Path, slope: float, offset: float = 0.0, fails_above: float = 1e9, sleeps: float = 0.0
+) -> None:
     """Writes one, with the signature that takes a number a column."""
     import tensorflow as tf
+    from tensorflow.python.data.experimental.ops import testing
 
     class Model(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
         def raw(self, x: Any) -> Any:
             with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x < fails_above), [x])]):
                 x = tf.identity(x)
-            if loop:
-                spin = tf.while_loop(lambda i, _: i < loop, lambda i, y: (i + 1, tf.sin(y)), (0, x))[1]
-                x = x + 0.0 * spin
+            if sleeps:
+                asleep = tf.data.Dataset.from_tensors(x).apply(testing.sleep(int(1e6 * sleeps)))
+                x = asleep.get_single_element()
             return {"predictions": tf.sigmoid(slope * x + offset)}
 
     model = Model()

@@ -251,8 +251,12 @@ class World:
 
     @property
     def deployment(self) -> Any:
-        gates = SimpleNamespace(retry_ratio=0.8)
-        return SimpleNamespace(data=self.data, state=self.folder / "state", gates=gates)
+        return SimpleNamespace(
+            data=self.data,
+            state=self.folder / "state",
+            gates=SimpleNamespace(retry_ratio=0.8),
+            serving=SimpleNamespace(canary=None),
+        )
 
     def record(self, number: int, spans: tuple[int, ...]) -> None:
         """As Register writes it."""

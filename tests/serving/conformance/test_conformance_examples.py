@@ -8,6 +8,8 @@ from tensorflow_serving.apis import classification_pb2, inference_pb2, regressio
 
 from tests.serving.conformance.calc_requests import example, examples, fill_spec, refusal
 
+pytestmark = pytest.mark.xdist_group("conformance")
+
 CLASSIFY, REGRESS, PREDICT = (f"tensorflow/serving/{name}" for name in ("classify", "regress", "predict"))
 TWO = examples(example(x=1.5), example(x=-2.0, plus=1))
 

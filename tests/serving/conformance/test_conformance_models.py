@@ -12,6 +12,8 @@ from tensorflow_serving.apis import (
 from tests.serving.conformance.calc_models import MODEL, SERVED
 from tests.serving.conformance.calc_requests import fill_spec, predict, refusal
 
+pytestmark = pytest.mark.xdist_group("conformance")
+
 AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
 GONE = {
     get_model_status_pb2.ModelVersionStatus.UNLOADING,

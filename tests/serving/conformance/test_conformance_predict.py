@@ -10,6 +10,8 @@ from tensorflow_serving.apis import predict_pb2
 
 from tests.serving.conformance.calc_requests import predict, refusal
 
+pytestmark = pytest.mark.xdist_group("conformance")
+
 X = np.array([0.5, 2.0], np.float32)
 N = np.array([1, -3], np.int64)
 COLUMNS = {"x": X, "n": N}

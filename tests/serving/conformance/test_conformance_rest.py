@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("conformance")
+
 COLUMNS = {"x": [0.5, 2.0], "n": [1, -3]}
 ROWS = [{"x": 0.5, "n": 1}, {"x": 2.0, "n": -3}]
 
