@@ -85,6 +85,7 @@ def _with_a_champion(folder: Path, new_shop: Callable[[Path], Any], **serving: A
     return load(shop.config)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, to make a certificate")
 def test_tls_a_token_limits_and_the_log(
     tmp_path: Path, new_shop: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

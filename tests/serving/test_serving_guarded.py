@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+import shutil
 import socket
 import ssl
 import subprocess
@@ -224,6 +225,8 @@ def _empty(method):
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
     """A certificate of localhost, signed by itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, to make a certificate")
     folder = tmp_path_factory.mktemp("tls")
     tls = Tls(folder / "cert.pem", folder / "key.pem")
     subprocess.run(
