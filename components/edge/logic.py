@@ -13,8 +13,8 @@ Answers = Mapping[str, np.ndarray]  # output -> [batch, ...]
 LOSSES = frozenset({"log_loss", "mae", "rmse"})
 """Metrics that are better the smaller they are."""
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
-"""To float16, of all constants, those of the transform graph, too; to int8, of the layers' weights; to int8, of
-these and of what flows through the layers, in the ranges of real examples."""
+"""To float16, of all constants, those of the transform graph, too; to int8, of the layers' weights; to int8,
+of these and of what flows through the layers, in the ranges of real examples."""
 
 
 def mean_difference(answers: Answers, expected: Answers, task: str) -> float:
