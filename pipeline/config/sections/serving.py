@@ -62,8 +62,8 @@ class Serving(Section):
     max_body_mb: Positive = Field(64, description="Largest request that the embedded server reads, in MiB.")
     max_concurrent: Positive = Field(
         256,
-        description="Most requests that the embedded server holds at a time of each protocol; others are turned "
-        "away.",
+        description="Most requests that the embedded server holds at a time of each protocol; others are "
+        "turned away.",
     )
     batching: Batching | None = Field(
         None, description="Answers several requests in one call of the model; by default each by itself."
