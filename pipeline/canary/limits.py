@@ -52,7 +52,8 @@ class Check:
         """Why it is broken, for a person."""
         unit = " ms" if self.limit.startswith("max_p99") else ""
         stable = "" if self.stable is None else f" against the champion's {self.stable:.4g}{unit}"
-        canary = "" if self.canary is None else f"{self.canary:.4g}{unit}{stable}, "
+        measured = self.value if self.canary is None else self.canary
+        canary = "" if measured is None else f"{measured:.4g}{unit}{stable}, "
         return (
             f"{self.limit}: {canary}for certain {self.least:.4g} or more over {self.seen} "
             f"{_SEEN[self.limit]}, allowed is {self.allowed:g} (at {self.percent:g} % of the requests)"

@@ -204,13 +204,13 @@ def test_a_good_challenger_is_promoted_however_often_one_looks() -> None:
     ],
 )
 def test_what_a_bad_challenger_costs(challenger: dict[str, float], limit: str, canary_requests: int) -> None:
-    """Requests that a challenger answered before it was turned back, in the median of five canaries."""
+    """Requests that a challenger answered before it was turned back, in the median of three canaries."""
     seen = []
-    for seed in range(5):
+    for seed in range(3):
         end, steps, decision = World(seed, **challenger).run(settings(), per_look=200, looks_per_step=100)
         assert end == "revert" and any(limit in reason for reason in decision.reasons), decision.reasons
         seen.append(sum(step.canary.requests for step in steps))
-    assert sorted(seen)[2] <= canary_requests, seen
+    assert sorted(seen)[1] <= canary_requests, seen
 
 
 def test_bins_are_about_equal_and_a_frequent_value_has_its_own() -> None:

@@ -23,8 +23,6 @@ from pipeline.learn import Learner
 from tests.e2e.harness import retrain
 from tests.pipeline.conftest import Shop
 
-COMMAND = Path(sys.executable).parent / "retrain"
-
 
 @pytest.fixture
 def shop(tmp_path: Path, registry_uri: str) -> Shop:
@@ -43,9 +41,9 @@ def shop(tmp_path: Path, registry_uri: str) -> Shop:
 
 
 def test_nothing_is_learned_while_a_challenger_is_under_test(shop: Shop) -> None:
-    ran = subprocess.run([COMMAND, "run", shop.config], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert "version 2 is under test against version 1; nothing is learned until" in ran.stdout
+    ran = retrain("run", shop.config)
+    assert ran.code == 0, ran.err
+    assert "version 2 is under test against version 1; nothing is learned until" in ran.out
     told = retrain("run", shop.config, "--json")
     assert told.lines == [{"challenger": 2, "served": 1, "decision": "wait"}]
     learner = Learner(shop.deployment)
