@@ -12,10 +12,8 @@ import numpy as np
 
 NUMBERS, CLASSES = 10, 20
 """So many bins; with more, small samples tell less."""
-ENOUGH = 200
-"""Predictions of the champion from which bins are made, at least."""
-PLENTY = 2000
-"""More of them change nothing."""
+ENOUGH = 100
+"""Predictions of the champion that bins are made of."""
 
 
 @dataclass(frozen=True)

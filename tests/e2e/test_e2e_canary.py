@@ -24,7 +24,16 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-canary"), pytest.ma
 QUICK = {"steps": [50.0, 100.0], "step_seconds": 0.1, "step_requests": 10, "p99_floor_ms": 5000.0}
 # One process that has imported what a controller needs; each life is forked from it, and may be killed.
 LIVES = multiprocessing.get_context("forkserver")
-LIVES.set_forkserver_preload(["pipeline.canary.controller", "pipeline.canary.labels", "mlflow.tracking"])
+LIVES.set_forkserver_preload(
+    [
+        "pipeline.canary.controller",
+        "pipeline.canary.labels",
+        "components.push.servers",
+        "components.ingest.recipe",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.model_registry.sqlalchemy_store",
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +168,10 @@ def test_one_controller_which_may_be_told_and_killed(world: World) -> None:
 
 
 def test_under_load_the_bad_one_goes_and_the_good_one_comes(world: World) -> None:
-    world.configure(steps=[20.0, 100.0], step_seconds=1.0, step_requests=12, max_loss_rise=0.3)
+    world.configure(steps=[20.0, 100.0], step_seconds=3.0, step_labels=12, max_loss_rise=0.3)
     world.start_controller()
     wait_for(lambda: listens(world.ports["nginx"]))
-    world.start_load(40.0)
+    world.start_load(60.0)
     reverted = world.end_of(world.challenge("errs"))
     assert reverted["event"] == "reverted" and "max_error_rate" in reverted["why"]
     good = world.challenge("good")
