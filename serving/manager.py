@@ -77,6 +77,7 @@ class ModelManager:
     def apply(self, models: tuple[ModelConfig, ...]) -> None:
         """Serves these models until the model config file changes; returns when what can load is loaded."""
         with self._busy:
+            self._supersede_file()
             self._replace_config(models)
             self._advance_all()
 
@@ -92,6 +93,7 @@ class ModelManager:
         known = self._catalog.names()
         if all(model.name in known for model in models):
             with self._busy:
+                self._supersede_file()
                 self._replace_config(models)
                 for model in models:
                     self._announce(model)
@@ -133,6 +135,13 @@ class ModelManager:
         self._config_text = text
         self._wait_for("", "")
         self._replace_config(models)
+
+    def _supersede_file(self) -> None:
+        """Has the file count as read: what was written before a server was told is older than what it is told."""
+        try:
+            self._config_text = self._config_file.read_bytes()
+        except OSError:
+            self._config_text = None
 
     def _replace_config(self, models: tuple[ModelConfig, ...]) -> None:
         self._config = models

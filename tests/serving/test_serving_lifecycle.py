@@ -401,6 +401,21 @@ def test_reload_config_over_grpc(push, choose, start, base_path):
     assert client.http("/healthz") == (503, {"error": "no model is configured"})
 
 
+def test_what_a_server_is_told_supersedes_a_file_that_it_has_not_read_yet(
+    bench, push, choose, base_path, eventually
+):
+    push(1)
+    push(2)
+    choose(1)
+    bench.manager.reload((ModelConfig("taxi", base_path, LATEST),))
+    assert bench.latest() == 2
+    bench.manager.start(poll_seconds=0.02)
+    push(3)
+    eventually(lambda: bench.latest() == 3)  # It has polled, and not taken the file's version.
+    choose(2)
+    eventually(lambda: bench.latest() == 2)
+
+
 def test_stop_lets_requests_in_flight_end(push, choose, start, eventually):
     push(1)
     choose(1)
