@@ -137,7 +137,7 @@ class ModelManager:
         self._replace_config(models)
 
     def _supersede_file(self) -> None:
-        """Has the file count as read: what was written before a server was told is older than what it is told."""
+        """Has the file count as read: what is in it now is older than what the server is told."""
         try:
             self._config_text = self._config_file.read_bytes()
         except OSError:

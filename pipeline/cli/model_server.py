@@ -94,7 +94,7 @@ def configured_server(
         tls=Tls(tls.certificate, tls.key) if tls else None,
         token=token,
         prediction_log=log,
-        key_header=settings.canary.key_header if settings.canary else KEY_HEADER,
+        key_header=settings.prediction_log.key_header if settings.prediction_log else KEY_HEADER,
         on_event=on_event,
     )
     with log or contextlib.nullcontext(), server:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,29 @@ def test_tls_a_token_limits_and_the_log(
     (log,) = (deployment.state / "predictions").iterdir()
     assert log.name.startswith("shop-") and log.suffix == ".tfrecord" and log.stat().st_size > 0
     assert events[0] == "serving shop version 1"
+
+
+def test_the_log_has_its_own_key_and_not_the_canarys(
+    tmp_path: Path, new_shop: Callable[[Path], Any]
+) -> None:
+    deployment = _with_a_champion(
+        tmp_path,
+        new_shop,
+        prediction_log={"key_header": "X-Trip"},
+        canary={**CANARY, "key_header": "X-Customer"},
+        servers=[{"grpc": "127.0.0.3:8500", "rest": "127.0.0.3:8501"}],
+    )
+    with configured_server(deployment, Address("127.0.0.1", 0, 0), lambda _: None, canary=False) as server:
+        server.wait_until_available("shop")
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{server.rest_port}/v1/models/shop:predict",
+            json.dumps({"instances": [0]}).encode(),
+            {"X-Trip": "trip-17", "X-Customer": "ann"},
+        )
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            assert json.load(answer) == {"predictions": [1]}
+    (log,) = (deployment.state / "predictions").iterdir()
+    assert b"trip-17" in log.read_bytes() and b"ann" not in log.read_bytes()
 
 
 def test_a_command_s_own_server_needs_neither(

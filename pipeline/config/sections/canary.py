@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from components.settings import Positive, Section, Share
 from pipeline.config.sections.data import FilePath
-from pipeline.config.sections.server import Server
+from pipeline.config.sections.server import HeaderName, Server
 
 # nginx's split_clients knows hundredths of a percent.
 Percent = Annotated[float, Field(ge=0.01, le=100.0)]
@@ -25,10 +25,11 @@ class Canary(Section):
     grpc_port: int | None = Field(
         None, ge=1, le=65535, description="Port on which nginx takes gRPC requests; by default none."
     )
-    key_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = Field(
+    key_header: HeaderName = Field(
         "X-Request-Key",
-        description="Header (gRPC: metadata) that says who asks: the same key is always answered by the same "
-        "version. Without it the client's address does.",
+        description="Header (gRPC: metadata) that decides which version answers: one key, always the same "
+        "version. Without it the client's address does. With another header than "
+        "`serving.prediction_log.key_header` it may say who asks, such as a customer.",
     )
     nginx: str = Field("nginx", description="The nginx binary: a path, or a name to look for on PATH.")
     timeout_seconds: Seconds = Field(

@@ -8,11 +8,17 @@ from pydantic import Field, model_validator
 
 from components.settings import Positive, Section, Share
 from pipeline.config.sections.data import FilePath
+from pipeline.config.sections.server import HeaderName
 
 
 class PredictionLog(Section):
     """What the embedded server keeps of its answers."""
 
+    key_header: HeaderName = Field(
+        "X-Request-Key",
+        description="Header (gRPC: metadata) with the key of the request, by which labels find it: a key is "
+        "of one row, for ever.",
+    )
     share: Annotated[Share, Field(gt=0.0)] = Field(
         1.0, description="Share of the requests that are logged, chosen by a stable hash of the key."
     )

@@ -1,4 +1,4 @@
-"""A model server's addresses."""
+"""How a model server is reached, and asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from components.settings import Section
 
 Address = Annotated[str, Field(pattern=r"^[^\s:/]+:\d+$|^\[[0-9a-fA-F:]+\]:\d+$")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")]
 
 
 class Server(Section):
