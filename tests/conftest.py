@@ -1,8 +1,13 @@
 """How the tests are spread over the workers."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# A worker has a processor: TensorFlow's threads, which wait by spinning, would take those of the others.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,6 +12,7 @@ from tests.bench.tables import ELEC2
 from tests.e2e.harness import ROOT, retrain
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.xdist_group("e2e-elec2"),
     pytest.mark.timeout(600),
     pytest.mark.skipif(not ELEC2.exists(), reason="Elec2 is not here (see configs/elec2.yaml)"),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.harness import retrain
 
-pytestmark = [pytest.mark.xdist_group("e2e-init"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-init"), pytest.mark.timeout(600)]
 
 
 def test_images_and_lists_in_parquet(tmp_path: Path) -> None:

@@ -262,6 +262,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.long
 def test_killed_anywhere_the_same_command_writes_every_row_once(asked: Shop) -> None:
     keys = [f"k{i}" for i in range(10)]
     labels = labelled(asked, *keys)

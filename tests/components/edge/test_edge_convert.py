@@ -51,7 +51,7 @@ def converted(trained, buffer, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize("task", ["binary", pytest.param("multiclass", marks=pytest.mark.long)])
 def test_it_answers_as_the_saved_model_with_tflites_own_operations(task, converted):
     found, content = converted(task)
     assert found["operations"] == [] and found["examples"] == 120 and found["not_finite"] == 0
@@ -63,7 +63,7 @@ def test_it_answers_as_the_saved_model_with_tflites_own_operations(task, convert
 
 @pytest.mark.parametrize(
     ("task", "quantization", "most"),
-    [("binary", "float16", 0.01), ("multiclass", "int8", 0.1)],
+    [("binary", "float16", 0.01), pytest.param("multiclass", "int8", 0.1, marks=pytest.mark.long)],
 )
 def test_quantized_it_is_close(task, quantization, most, converted):
     found, content = converted(task, quantization)

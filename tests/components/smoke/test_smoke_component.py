@@ -56,6 +56,7 @@ def growing(answer):
     return {"predictions": p + 0.0 * tf.reduce_sum(grown)}
 
 
+@pytest.mark.long
 def test_a_model_that_loops_for_ever_is_stopped(export, tmp_path):
     found = run(export(by_column=forever), tmp_path, max_seconds=15.0)
     assert found["problems"] == [

@@ -331,6 +331,7 @@ def with_logits(rows, serialize, run, types):
     return [row | {LOGITS: one.tolist()} for row, one in zip(rows, logits.numpy(), strict=True)]
 
 
+@pytest.mark.long
 def test_a_run_with_everything_against_forgetting(cold, make_run, before, after, tmp_path, serialize):
     old = with_logits(before.rows, serialize, cold, before.types)
     graph = SimpleNamespace(**vars(after) | {"types": {**after.types, LOGITS: "FLOAT"}})
