@@ -122,9 +122,7 @@ def test_tls_a_token_limits_and_the_log(
     assert events[0] == "serving shop version 1"
 
 
-def test_the_log_has_its_own_key_and_not_the_canarys(
-    tmp_path: Path, new_shop: Callable[[Path], Any]
-) -> None:
+def test_the_log_has_its_own_key_and_not_the_canarys(tmp_path: Path, new_shop: Callable[[Path], Any]) -> None:
     deployment = _with_a_champion(
         tmp_path,
         new_shop,
