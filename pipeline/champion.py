@@ -155,8 +155,9 @@ def promote(
         registry.tag(number, forced=json.dumps(forced, ensure_ascii=False))
     if version.collected:  # its files are back
         registry.tag(number, collected="")
-    on_step(f"copying version {number} to the serving folder")
-    _serve(deployment, registry, version, f"forced: {why}" if although else why, by)
+    confirm_servers(deployment, version, on_step)
+    registry.make_champion(number, f"forced: {why}" if although else why, by)
+    sync_serving(deployment, version)
     return version
 
 
@@ -195,22 +196,23 @@ def _check_files(version: Version) -> None:
         )
 
 
-def _serve(
-    deployment: Deployment, registry: Registry, version: Version, why: str, by: str | None = None
+def confirm_servers(
+    deployment: Deployment, version: Version, on_step: Callable[[str], None] = lambda _: None
 ) -> None:
-    confirm_servers(deployment, version)
-    registry.make_champion(version.number, why, by)
-    sync_serving(deployment, version)
-
-
-def confirm_servers(deployment: Deployment, version: Version) -> None:
     """Has a version in the serving folder, and served by the configured servers: then its alias may move.
+
+    Args:
+        deployment: the configuration.
+        version: which one.
+        on_step: told what begins.
 
     Raises:
         RetrainError: its SavedModel is gone, or too few servers serve it; then they go on as before.
     """
+    on_step(f"copying version {version.number} to the serving folder")
     push(saved_model(version), deployment.base_path, version.number)
     if pool := stable_pool(deployment):
         from components.push.servers import serve_on
 
+        on_step(f"waiting for {len(pool.servers)} servers to serve version {version.number}")
         serve_on(pool, version.number)

@@ -91,7 +91,7 @@ def rollback(
     goal = _goal(champion, number)
     target, versions, challenger = registry.get(goal), registry.versions(), registry.challenger()
     check_servable(registry, target, force, "rollback")
-    confirm_servers(deployment, target)  # where they refuse, nothing is marked
+    confirm_servers(deployment, target, on_step)  # where they refuse, nothing is marked
     kept = {version.number for version in lineage(versions, goal)}
     left = [version for version in lineage(versions, champion.number) if version.number not in kept]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime())

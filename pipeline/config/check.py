@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from components.errors import RetrainError
+from components.features import Cross, Hashed, Text
 from components.ingest.recipe import Source, make_recipe
 from components.models import Custom
 from pipeline.config import Deployment, row_checks
@@ -70,6 +71,7 @@ def check(deployment: Deployment, every: bool = False, rows: int = ROWS) -> Repo
         report.findings.append(Finding("error", "", str(error)))
         return report
     report.findings += _check_spans(deployment, report.spans)
+    report.findings += _check_edge(deployment)
     if problems:  # rows are read as the schema says
         return report
     _read(report, schema, _chosen(report.spans, every), rows)
@@ -97,6 +99,22 @@ def _check_spans(deployment: Deployment, spans: Spans) -> Iterator[Finding]:
     elif empty := [span for span, files in spans.items() if not files]:
         text = f"no file as {data.pattern} in span {listed(empty)}; a run that gets there stops"
         yield Finding("warning", "data", text)
+
+
+def _check_edge(deployment: Deployment) -> Iterator[Finding]:
+    """What TFLite has no operations for."""
+    if deployment.edge is None:
+        return
+    features = deployment.preprocessing.specs()
+    lacking = [
+        f"{feature.name} ({feature.type})"
+        for feature in features
+        if isinstance(feature, Hashed | Cross | Text) or feature.form == "indexes"
+    ]
+    if lacking:
+        what = "no version is blessed" if deployment.edge.required else "each version goes on without one"
+        text = f"TFLite has no operations of its own for {listed(lacking)}: {what}"
+        yield Finding("error" if deployment.edge.required else "warning", "edge", text)
 
 
 def _chosen(spans: Spans, every: bool) -> list[tuple[int, Path]]:

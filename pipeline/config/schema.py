@@ -80,11 +80,29 @@ def contradictions(deployment: Deployment, schema: Any) -> list[str]:
         columns.known(f"slices.{i}", names)
     found += _label_problems(deployment.label, columns)
     found += _trusted_problems(deployment.poisoning.trusted, columns)
+    found += log_problems(deployment, schema)
     if not found:  # what the recipe says of a column that is not there, is said above, and better
         try:
             make_recipe(complete_schema(deployment, schema), deployment.label.model_dump_json(), 0.5)
         except RetrainError as error:
             found.append(str(error))
+    return found
+
+
+def log_problems(deployment: Deployment, schema: Any) -> list[str]:
+    """Every column that the prediction log is to drop or hash, and cannot."""
+    settings = deployment.serving.prediction_log
+    if settings is None:
+        return []
+    found: list[str] = []
+    columns = _Columns(schema, found)
+    columns.known("serving.prediction_log.drop", settings.drop)
+    for column in columns.known("serving.prediction_log.hash", settings.hash):
+        if (kind := _kind(column)) != "BYTES":
+            found.append(
+                f"serving.prediction_log.hash: {column.name} is {kind} in the schema, and a hash is text; a "
+                "number can be dropped (`drop`)"
+            )
     return found
 
 

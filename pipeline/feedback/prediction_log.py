@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import RetrainError
-from components.expression import closest
 from components.features import request_names
 from pipeline.config import Deployment
+from pipeline.config.schema import log_problems, read_schema
 
 if TYPE_CHECKING:
     from serving.prediction_log import PredictionLog
@@ -33,7 +33,8 @@ def open_prediction_log(deployment: Deployment) -> PredictionLog | None:
     settings = deployment.serving.prediction_log
     if settings is None:
         return None
-    check_columns(deployment)
+    if problems := log_problems(deployment, read_schema(deployment.schema_path)):
+        raise RetrainError(problems[0])
     salt = os.environ.get(settings.salt_env or "", "")
     if settings.hash and not salt:
         raise RetrainError(
@@ -64,33 +65,3 @@ def hidden_columns(deployment: Deployment) -> dict[str, str]:
         **dict.fromkeys(settings.drop, "is not logged (serving.prediction_log.drop)"),
         **dict.fromkeys(settings.hash, "is hashed in the log (serving.prediction_log.hash)"),
     }
-
-
-def check_columns(deployment: Deployment) -> None:
-    """Holds the columns that are dropped and hashed against the schema.
-
-    Raises:
-        RetrainError: one is not in it, or is a number and to be hashed.
-    """
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    from pipeline.config.schema import read_schema
-
-    settings = deployment.serving.prediction_log
-    if settings is None or not (settings.drop or settings.hash):
-        return
-    kinds = {column.name: column.type for column in read_schema(deployment.schema_path).feature}
-    for key, names in (("drop", settings.drop), ("hash", settings.hash)):
-        for name in names:
-            if name not in kinds:
-                raise RetrainError(
-                    f"{_SECTION}.{key}: got {name!r}, which is no feature of the schema "
-                    f"{deployment.schema_path}{closest(name, kinds)}"
-                )
-    for name in settings.hash:
-        if kinds[name] != schema_pb2.BYTES:
-            kind = schema_pb2.FeatureType.Name(kinds[name])
-            raise RetrainError(
-                f"{_SECTION}.hash: {name} is {kind} in the schema, and a hash is text; a number can be "
-                "dropped (`drop`)"
-            )

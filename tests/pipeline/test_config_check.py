@@ -143,6 +143,25 @@ def test_contradictions_of_the_schema_are_told_and_the_spans_all_the_same(deploy
     assert list(report.spans) == [1] and report.samples == []
 
 
+def test_what_the_log_cannot_drop_or_hash_is_told(deploy: Deploy) -> None:
+    log = {"drop": ["wort"], "hash": ["n", "word"], "salt_env": "SALT"}
+    first, second = found(deploy(serving={"prediction_log": log}))
+    assert "prediction_log.drop: got 'wort', which is no feature of the schema; did you mean word?" in first
+    assert "prediction_log.hash: n is INT in the schema, and a hash is text" in second
+
+
+@pytest.mark.parametrize(("required", "severity"), [(False, "warning"), (True, "error")])
+def test_features_that_tflite_has_no_operations_for_are_told(
+    deploy: Deploy, required: bool, severity: str
+) -> None:
+    features = {"x": {"type": "numeric"}, "word": {"type": "categorical"}, "n": {"type": "hashed"}}
+    features["both"] = {"type": "cross", "columns": ["n", "word"]}
+    (told,) = found(deploy(preprocessing={"features": features}, edge={"required": required}))
+    assert told.startswith(severity) and "no operations of its own for n (hashed), both (cross)" in told
+    del features["n"], features["both"]
+    assert found(deploy(preprocessing={"features": features}, edge={})) == []
+
+
 def test_a_module_of_ones_own_that_is_not_there_is_told(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
