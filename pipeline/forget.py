@@ -9,6 +9,7 @@ from typing import Any
 
 from components.errors import RetrainError
 from components.promote.registry import Version
+from pipeline.beam_args import job_args
 from pipeline.champion import open_registry, sync_serving
 from pipeline.config import Deployment
 from pipeline.lock import locked
@@ -140,7 +141,7 @@ def _make(
 
     watch = runner.Watch(lambda stage: on_step(_STEPS.get(stage, "starting")))
     connection = runner.metadata_connection(deployment.state, deployment.engine.metadata)
-    beam_args = runner.job_args(deployment.engine.beam_args)
+    beam_args = job_args(deployment.engine.beam_args)
     pipeline = graph.build_forget(deployment, champion, where, reason, beam_args, connection)
     runner.execute(pipeline, watch, log or new_log(deployment.state, "forget"))
     registered = runner.Results(connection, watch.run_id).artifact("RegisteredVersion")

@@ -16,6 +16,7 @@ from components.promote.logic import RECORD_FILE
 from components.promote.registry import ARTIFACTS, CHALLENGER, Registry, Version
 from components.train.model.state import TrainingState, check_compatible, load_state
 from pipeline import shadow
+from pipeline.beam_args import job_args
 from pipeline.champion import open_registry, promote, sync_serving
 from pipeline.config import Deployment, schema
 from pipeline.outcome import Outcome
@@ -218,9 +219,7 @@ class Learner:
         label = f"span{'s' * (len(spans) > 1)} {self._pattern.label(spans)}" + ", again" * (attempt > 1)
         watch = runner.Watch(lambda stage: self.on_stage(f"{label}: {STAGES.get(stage, 'starting')}"))
         connection = runner.metadata_connection(deployment.state, deployment.engine.metadata)
-        pipeline = graph.build(
-            deployment, run, complete, runner.job_args(deployment.engine.beam_args), connection
-        )
+        pipeline = graph.build(deployment, run, complete, job_args(deployment.engine.beam_args), connection)
         runner.execute(pipeline, watch, log)
         outcome = self._outcome(run, runner.Results(connection, watch.run_id), watch.seconds, log)
         if self.from_scratch:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +170,6 @@ def _orchestrate_in_memory() -> Iterator[None]:
         yield
     finally:
         sys.argv = argv
-
-
-def job_args(beam_args: Sequence[str]) -> list[str]:
-    """Options of the Beam jobs inside the stages: what is configured, and for jobs that run in this
-    process two things that save seconds a job and change no result.
-
-    Beam's default runner looks through every job twice for a reason to be another runner, and TFX
-    packs its sources for the workers unless an option says where they get them from.
-    """
-    if "--direct_running_mode=in_memory" not in beam_args or any(a.startswith("--runner") for a in beam_args):
-        return list(beam_args)
-    runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-    return [*beam_args, f"--runner={runner}", "--sdk_container_image=unused"]
 
 
 def metadata_connection(state: Path, database: Any) -> Any:

@@ -5,8 +5,8 @@ Imports no TensorFlow, so what only writes the file (a promotion) starts fast.
 A label may lead a version that is not loaded yet. The embedded server then moves the label when the
 version is available, and until then leaves it where it was. tensorflow_model_server is stricter: it refuses
 the whole file when a label moves to a version that is not yet available (tensorflow/serving#1230), and at
-its start it wants --allow_version_labels_for_unavailable_models. `promotion_steps` gives the order of writes
-that both accept; servers that are told over gRPC are told in the same order (components/push/servers.py).
+its start it wants --allow_version_labels_for_unavailable_models. So labels move over gRPC, in two steps
+that both accept (components/push/servers.py).
 """
 
 import os
@@ -126,24 +126,6 @@ def write_model_config(
     written.model_config_list.config.extend(entries.values())
     if written != config:
         _replace(path, text_format.MessageToString(written))
-
-
-def promotion_steps(old: int | None, new: int, label: str) -> list[tuple[tuple[int, ...], dict[str, int]]]:
-    """Returns the (versions, labels) to write, in order, to move a label from one version to another.
-
-    After each write but the last, wait until `new` is AVAILABLE. So no request finds the label on nothing,
-    and tensorflow_model_server accepts each file. A rollback is the same, to a lower version.
-
-    >>> promotion_steps(4, 5, "champion")
-    [((4, 5), {'champion': 4}), ((5,), {'champion': 5})]
-    >>> promotion_steps(None, 1, "champion")
-    [((1,), {}), ((1,), {'champion': 1})]
-    """
-    if old is None:
-        return [((new,), {}), ((new,), {label: new})]
-    if old == new:
-        return [((new,), {label: new})]
-    return [(tuple(sorted((old, new))), {label: old}), ((new,), {label: new})]
 
 
 def _parse(text: bytes, path: Path) -> model_server_config_pb2.ModelServerConfig:

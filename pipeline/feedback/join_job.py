@@ -20,6 +20,7 @@ from components.errors import RetrainError
 from components.feedback.beam import COUNTS, WAITING, JoinLabels, ReadLog
 from components.feedback.join import Clock, Done, LabelRow
 from components.feedback.log import Logged
+from pipeline.beam_args import job_args
 from pipeline.feedback import ledger
 from pipeline.feedback.labels import BadRow, LabelFormat, read_labels
 from pipeline.feedback.rows import Columns, as_lists, as_values, read_batches, values_type
@@ -27,7 +28,6 @@ from pipeline.feedback.rows import Columns, as_lists, as_values, read_batches, v
 _BAD, _PROBLEM = "bad", "problem"
 _BAD_KEPT = 100  # rows of a reason
 _DONE = pa.schema([("key", pa.string()), ("time", pa.float64()), ("label", pa.string())])
-_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,6 @@ class Job:
     clock: Clock
 
 
-def options(beam_args: Sequence[str]) -> list[str]:
-    """As `pipeline.runner.job_args`, which cannot be had without importing TFX."""
-    if "--direct_running_mode=in_memory" not in beam_args or any(a.startswith("--runner") for a in beam_args):
-        return list(beam_args)
-    return [*beam_args, f"--runner={_RUNNER}"]
-
-
 def run(job: Job, folder: Path, beam_args: Sequence[str]) -> tuple[Counter[str], list[BadRow]]:
     """Joins, and writes `rows`, `waiting` and `done` of a generation into a folder.
 
@@ -78,7 +71,7 @@ def run(job: Job, folder: Path, beam_args: Sequence[str]) -> tuple[Counter[str],
         RetrainError: a file of labels is damaged.
     """
     told = folder / "told"
-    with beam_memory.remembered(), beam.Pipeline(options=PipelineOptions(options(beam_args))) as pipeline:
+    with beam_memory.remembered(), beam.Pipeline(options=PipelineOptions(job_args(beam_args))) as pipeline:
         _build(pipeline, job, folder, told)
     counts: Counter[str] = Counter()
     bad, problems = [], []

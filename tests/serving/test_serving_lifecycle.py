@@ -18,7 +18,7 @@ from serving import loader
 from serving.catalog import Catalog, State
 from serving.errors import ServerError
 from serving.manager import ModelManager
-from serving.model_config import ModelConfig, VersionPolicy, promotion_steps, write_model_config
+from serving.model_config import ModelConfig, VersionPolicy, write_model_config
 from serving.server import ModelServer
 
 RAW = {"x": np.ones((1, 1), np.float32), "company": [["a"]]}
@@ -121,7 +121,8 @@ def test_promotion_in_the_steps_for_tensorflow_model_server(push, choose, start,
     _, client, _ = start()
     label = None
     for old, new in [(None, 1), (1, 2), (2, 1)]:
-        for versions, labels in promotion_steps(old, new, "champion"):
+        loading = ((new,), {}) if old is None else ((1, 2), {"champion": old})
+        for versions, labels in (loading, ((new,), {"champion": new})):
             choose(*versions, **labels)
             eventually(lambda v=new: client.states().get(v) == "AVAILABLE")
             if label is not None:

@@ -10,7 +10,6 @@ from serving.errors import ModelConfigError
 from serving.model_config import (
     ModelConfig,
     VersionPolicy,
-    promotion_steps,
     read_model_config,
     write_model_config,
 )
@@ -140,17 +139,6 @@ def test_what_cannot_be_served_is_refused(config_file, text, message):
     with pytest.raises(ModelConfigError, match=message) as error:
         read(config_file, text)
     assert str(config_file) in str(error.value)
-
-
-def test_promotion_steps_never_leave_the_label_on_nothing():
-    for old, new in [(None, 1), (4, 5), (5, 4), (4, 4)]:
-        served: set[int] = set()
-        for versions, labels in promotion_steps(old, new, "champion"):
-            # tensorflow_model_server: a label that moves must go to a version that is there already.
-            assert all(version in served or version == old for version in labels.values())
-            assert set(labels.values()) <= set(versions)
-            served = set(versions)
-        assert (versions, labels) == ((new,), {"champion": new})
 
 
 def test_importing_it_imports_no_tensorflow():

@@ -92,7 +92,7 @@ def _evaluate(work: Path, examples: Path, models: list[Path], config: Any) -> fl
     from tfx.utils import proto_utils
 
     from components.beam_memory import remembered
-    from pipeline.runner import job_args
+    from pipeline.beam_args import job_args
 
     def artifact(kind: Any, uri: Path) -> Any:
         made = kind()
