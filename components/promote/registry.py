@@ -230,6 +230,8 @@ class Registry(Quarantine):
     def register(self, version: Version, saved_model: str, metrics: Mapping[str, float]) -> int:
         """Adds a version, once: where its key is known already, that version's number is returned.
 
+        One that was rejected and is blessed now, as its gates were loosened, gets the new verdict.
+
         Args:
             version: what it is; its number is not looked at.
             saved_model: the folder that MLflow shall keep a copy of.
@@ -240,9 +242,11 @@ class Registry(Quarantine):
         """
         if not os.path.isdir(saved_model):
             raise RetrainError(f"register: there is no SavedModel to keep in {saved_model}")
-        known = next((v.number for v in self.versions() if v.key == version.key), None)
+        known = next((v for v in self.versions() if v.key == version.key), None)
         if known is not None:
-            return known
+            if version.blessed and not known.blessed:
+                self.tag(known.number, **version.tags())
+            return known.number
         self._create_model()
         run_id = mlflow_run.keep(self._client, self.name, self._artifacts, version, saved_model, metrics)
         created = self._client.create_model_version(

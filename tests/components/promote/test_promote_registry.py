@@ -111,6 +111,16 @@ def test_the_same_work_is_registered_once(registry, version, saved_model):
     assert [v.key for v in registry.versions()] == ["a", "b"] and len(runs(registry)) == 2
 
 
+def test_a_rejected_version_that_passes_looser_gates_is_blessed(registry, version, saved_model):
+    given = replace(version("a"), blessed=False, record={"gate": ["too low"]})
+    number = registry.register(given, saved_model, {})
+    looser = replace(given, blessed=True, record={"gate": []}, uris={**given.uris, "blessing": "/new"})
+    assert registry.register(looser, saved_model, {}) == number
+    known = registry.get(number)
+    assert known.blessed and known.record == {"gate": []} and known.uris["blessing"] == "/new"
+    assert registry.register(given, saved_model, {}) == number and registry.get(number) == known
+
+
 STEPS = ["create_registered_model", "create_experiment", "create_run", "log_batch", "log_artifacts"]
 
 
