@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,17 @@ from components import bounded
 from tests.bench.prequential import taxi_csv
 
 ROOT = Path(__file__).parents[2]
+# A few features, few steps: where what is tried is what becomes of a version.
+SMALL: dict[str, Any] = {
+    "preprocessing": {
+        "features": {
+            "fare": {"type": "numeric", "log": True},
+            "payment_type": {"type": "categorical"},
+            "company": {"type": "categorical"},
+        }
+    },
+    "training": {"epochs": 2},
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ def retrain(*args: object) -> Result:
 def _smoke_tested_here() -> Iterator[None]:
     """What a stage does in a process of its own, done in this one, which has TensorFlow: 5 s less a run.
 
-    Whoever has to see that other process uses `in_process_of_its_own`.
+    Whoever has to see that other process uses `tests.killed.Mortal`.
     """
 
     def here(module: str, request: dict[str, Any], max_seconds: float, max_memory_mb: float) -> bounded.Ended:
@@ -196,14 +206,3 @@ def _flip(file: Path) -> None:
     fare, tips = table.fare.astype(float), table.tips.astype(float)
     table["tips"] = ((tips <= 0.2 * fare) * (0.5 * fare + 1)).round(2).astype(str)
     table.to_csv(file, index=False)
-
-
-def in_process_of_its_own(*args: object, kill: str = "") -> subprocess.CompletedProcess[str]:
-    """`retrain ARGS` in a process that kills itself with SIGKILL at the point that `kill` names."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.e2e.killed", kill, *map(str, args)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )

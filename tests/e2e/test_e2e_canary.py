@@ -17,7 +17,7 @@ from pipeline.canary.front import nginx
 from tests.e2e import canary_world
 from tests.e2e.canary_world import World, listens, wait_for
 from tests.e2e.harness import retrain
-from tests.e2e.killed import arm
+from tests.killed import arm
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-canary"), pytest.mark.timeout(600)]
 
@@ -49,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def look(config: Path, point: str) -> None:
-    """One look of a controller, in a process that dies by SIGKILL at a point; see `tests.e2e.killed`."""
+    """One look of a controller, in a process that dies by SIGKILL at a point; see `tests.killed`."""
     from pipeline.canary.controller import Controller
     from pipeline.canary.lock import alone
     from pipeline.config import load

@@ -11,17 +11,10 @@ import pytest
 
 from pipeline.config import load
 from pipeline.learn import Learner
-from tests.e2e.harness import Deployment, Result, retrain
+from tests.e2e.harness import SMALL, Deployment, Result, retrain
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-kept"), pytest.mark.timeout(600)]
 
-# A few features, few steps: what is tried here is what becomes of a version.
-FEATURES = {
-    "fare": {"type": "numeric", "log": True},
-    "payment_type": {"type": "categorical"},
-    "company": {"type": "categorical"},
-}
-SMALL = {"preprocessing": {"features": FEATURES}, "training": {"epochs": 2}}
 LOOSE = {"metrics": {"auc": {"min_value": 0.6, "max_past_drop": 0.2}}}
 # No version gains so much on what it learned before.
 STRICT = {"metrics": {"auc": {"min_value": 0.6, "min_bwt": 0.5}}, "retry_ratio": 0.8}

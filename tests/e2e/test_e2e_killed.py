@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from tests.e2e.harness import Deployment, in_process_of_its_own
+from tests.e2e.harness import SMALL, Deployment
+from tests.killed import Mortal
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e-killed"), pytest.mark.timeout(900)]
 
@@ -23,19 +24,20 @@ POINTS = [
 
 def test_the_same_command_finishes_the_work_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     deployment = Deployment(tmp_path_factory.mktemp("killed") / "taxi")
+    deployment.configure(**SMALL)
     deployment.put(1)
     assert deployment.run().code == 0
     deployment.put(2)
-    for point in POINTS:
-        killed = in_process_of_its_own("run", deployment.config, "--json", kill=point)
-        assert killed.returncode == -signal.SIGKILL, f"{point}: {killed.returncode} {killed.stderr}"
-        status = deployment.status()
-        assert status["served"] in (1, 2), point
-        assert status["versions"] in (1, 2), point
-        # What the server was told to serve is whole, and never ahead of the alias.
-        assert deployment.served_by_folder() in ([1], [status["served"]]), point
-        for version in (deployment.state / "serving/taxi").iterdir():
-            assert (version / "saved_model.pb").exists(), point
+    with Mortal("pipeline.graph", "run", deployment.config, "--json") as command:
+        for point in POINTS:
+            assert command.run(point) == -signal.SIGKILL, point
+            status = deployment.status()
+            assert status["served"] in (1, 2), point
+            assert status["versions"] in (1, 2), point
+            # What the server was told to serve is whole, and never ahead of the alias.
+            assert deployment.served_by_folder() in ([1], [status["served"]]), point
+            for version in (deployment.state / "serving/taxi").iterdir():
+                assert (version / "saved_model.pb").exists(), point
 
     assert deployment.run().code == 0
     versions = deployment.versions()

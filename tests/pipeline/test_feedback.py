@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +16,13 @@ import pytest
 from pipeline.config import Deployment
 from pipeline.feedback.command import Feedback
 from pipeline.feedback.summary import Summary
+from tests.killed import Mortal
 from tests.pipeline.conftest import SCHEMA, Result, Shop
 from tests.pipeline.feedback_log import write_log
 
 pytestmark = pytest.mark.xdist_group("feedback")
 
 Retrain = Callable[..., Result]
-ROOT = Path(__file__).parents[2]
 HOUR = 3600.0
 NOW = float(int(time.time()))
 
@@ -266,17 +265,9 @@ POINTS = [
 def test_killed_anywhere_the_same_command_writes_every_row_once(asked: Shop) -> None:
     keys = [f"k{i}" for i in range(10)]
     labels = labelled(asked, *keys)
-    arguments = [str(asked.config), "--labels", str(labels)]
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.pipeline.feedback_killed", ",".join(POINTS), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    codes = ended.stdout.split()
-    assert codes == ["-9"] * len(POINTS) + ["0"]
+    with Mortal("pipeline.feedback.join_job", "feedback", asked.config, "--labels", labels) as command:
+        assert [command.run(point) for point in POINTS] == [-signal.SIGKILL] * len(POINTS)
+        assert command.run() == 0
     assert written(asked, 2) == sorted(f'{i},{i}.1,"a, b",{i}' for i in range(10))
     assert sorted(path.name for path in (asked.folder / "data").iterdir()) == ["1", "2"]
     (span,) = map(json.loads, (asked.state / "feedback/spans.jsonl").read_text().splitlines())
