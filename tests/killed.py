@@ -4,7 +4,8 @@ A point is `STAGE:SECONDS` (so long after the stage began) or `MODULE:ATTRIBUTE:
 
 `python -m tests.killed MODULE ARGS` reads points from standard input, one a line, and runs `retrain ARGS`
 once for each, in a process that dies there; for an empty line to its end. It prints the exit codes. The
-processes are forks of this one, which has imported MODULE, with all that takes seconds, and done nothing else.
+processes are forks of this one, which has imported MODULE, with all that takes seconds, and done nothing
+else.
 """
 
 import functools
