@@ -27,6 +27,7 @@ class Kept:
     deployment: Deployment
     chapters: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rejected: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def tell(self, chapter: str, result: Result) -> None:
         assert result.code == 0, f"{chapter}: {result.err}"
@@ -46,6 +47,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     next(Learner(load(deployment.config)).outcomes())  # and no further: killed between the attempts
     kept.states["killed"] = deployment.status()
     kept.tell("two attempts", deployment.run())
+    kept.rejected = deployment.versions()
     kept.tell("nothing new", deployment.run())
     deployment.configure(gates=LOOSE, **SMALL)
     kept.tell("retried", deployment.run("--retry"))
@@ -62,7 +64,7 @@ def test_what_only_forgot_is_tried_again_with_more_replay(kept: Kept) -> None:
         assert outcome["blessed"] is False and outcome["served"] == outcome["parent"] == 1
         (why,) = outcome["gate"]
         assert why.startswith("auc on past spans is ") and why.endswith("(min_bwt 0.5)")
-    records = [kept.deployment.versions()[line["version"]]["record"] for line in (first, second)]
+    records = [kept.rejected[line["version"]]["record"] for line in (first, second)]
     assert records[0]["attempt"] == {"number": 1, "ratios": [0.5]}
     assert records[1]["attempt"] == {"number": 2, "ratios": [0.5, 0.8]}
     assert records[0]["training"] != records[1]["training"]
@@ -85,6 +87,9 @@ def test_after_two_attempts_the_span_is_set_aside(kept: Kept) -> None:
 def test_what_was_kept_is_measured_and_the_matrix_has_a_row_a_version(kept: Kept) -> None:
     (retried,) = kept.chapters["retried"]
     assert retried["blessed"] and retried["served"] == retried["version"]
+    # It is the version that was rejected, with the verdict of the looser gates.
+    assert kept.rejected[retried["version"]]["state"] == "rejected"
+    assert kept.deployment.versions()[retried["version"]]["state"] == "served"
     learning = retried["learning"]["auc"]
     (shown,) = retrain("show", kept.deployment.config, retried["version"], "--json").lines
     matrix = shown["matrix"]["auc"]
