@@ -7,7 +7,9 @@ counts from then on: a server that stalls cannot slow the load down and so hide 
 import asyncio
 import base64
 import json
+import signal
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 _CONNECTIONS = 16
 _TIMEOUT = 20.0  # seconds
+_ENOUGH = threading.Event()
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
@@ -28,7 +31,7 @@ class Load:
         bodies: of the REST requests, one after the other, over and over.
         messages: serialized PredictRequests in base64, likewise.
         rest_rate, grpc_rate: requests a second.
-        seconds: how long.
+        seconds: how long at most: SIGTERM ends it before, with all that was sent answered.
         keys: so many different values of the header `X-Request-Key`; 0: there is no such header.
     """
 
@@ -60,6 +63,7 @@ class Answer:
 
 def main(spec: Path, out: Path) -> None:
     """Sends the load of `spec` and writes one JSON line an answer."""
+    signal.signal(signal.SIGTERM, lambda *_: _ENOUGH.set())
     load = Load(**json.loads(spec.read_text()))
     answers = asyncio.run(_send(load))
     with open(out, "w") as file:
@@ -80,6 +84,8 @@ async def _paced(rate: float, seconds: float, begin: float, ask: Any) -> list[An
     """Starts `ask(number, due)` `rate` times a second, each when it is due."""
     running = []
     for number in range(round(rate * seconds)):
+        if _ENOUGH.is_set():
+            break
         due = begin + number / rate
         if (wait := due - time.time()) > 0:
             await asyncio.sleep(wait)

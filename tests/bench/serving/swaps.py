@@ -6,6 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from tests.e2e.harness import Deployment
 SWAPS = 50
 QUIET_SECONDS = 20.0
 SWAPPING_SECONDS = 130.0
+MOST_SECONDS = 1800.0  # also on a slow machine
 ROWS = 40
 _CLOSE = 1e-6  # float32's rounding, between a batch of 40 rows and one
 
@@ -46,11 +48,12 @@ def measure(work: Path, swaps: int = SWAPS, quiet: float = QUIET_SECONDS) -> dic
     _two_versions(deployment)
     with _server(deployment) as ports:
         load = _load(deployment, ports)
-        seconds = 2 * quiet + SWAPPING_SECONDS * swaps / SWAPS
         truth = _truth(deployment, load)
-        with _under_load(work, load, seconds) as answers_file:
+        with _under_load(work, load) as answers_file:
             time.sleep(quiet + 5)  # the load's own start is no part of the quiet time
-            done = _swap(deployment, swaps, SWAPPING_SECONDS / SWAPS)
+            with _standing_back():
+                done = _swap(deployment, swaps, SWAPPING_SECONDS / SWAPS)
+            time.sleep(quiet)
         answers = [Answer(**json.loads(line)) for line in answers_file.read_text().splitlines()]
     return _told(answers, done, truth)
 
@@ -172,14 +175,27 @@ def _truth(deployment: Deployment, load: Load) -> dict[int, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _under_load(work: Path, load: Load, seconds: float) -> Iterator[Path]:
+def _standing_back() -> Iterator[None]:
+    """This process promotes from another machine, or has less priority: what is measured is the server."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, 10)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):  # Only root may take back what it gave away.
+            os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+@contextlib.contextmanager
+def _under_load(work: Path, load: Load) -> Iterator[Path]:
     """The load in a process of its own; it is over, and the file whole, when the context ends."""
     spec, out = work / "load.json", work / "answers.jsonl"
-    spec.write_text(json.dumps(asdict(load) | {"seconds": seconds}))
+    spec.write_text(json.dumps(asdict(load) | {"seconds": MOST_SECONDS}))
     process = subprocess.Popen([sys.executable, "-m", "tests.bench.serving.load", str(spec), str(out)])
     try:
         yield out
-        assert process.wait(timeout=seconds + 60) == 0
+        process.terminate()
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()
