@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from serving.catalog import Catalog
 from serving.errors import Code, RequestError
-from serving.hooks import PredictionLog
+from serving.prediction_log import PredictionLog
 
 PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

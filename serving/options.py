@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+KEY_HEADER = "X-Request-Key"
+"""With the key of a request, for the prediction log."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -18,10 +18,10 @@ from serving import grpc_api, rest_server
 from serving.auth import Token
 from serving.catalog import Catalog
 from serving.errors import ServerError
-from serving.hooks import KEY_HEADER, PredictionLog
 from serving.manager import ModelManager
 from serving.metrics import Metrics
-from serving.options import Batching, Limits, Tls
+from serving.options import KEY_HEADER, Batching, Limits, Tls
+from serving.prediction_log import PredictionLog
 from serving.reload import check_reload
 from serving.service import Service
 
@@ -39,7 +39,7 @@ class ModelServer:
     Usage:
 
         with ModelServer(Path("serving/models.config"), grpc_port=0, rest_port=0) as server:
-            server.wait_until_available("taxi", timeout=60)
+            server.wait_until_available("shop", timeout=60)
             print(server.grpc_port, server.rest_port)
             server.wait()
     """
@@ -74,7 +74,7 @@ class ModelServer:
           prediction_log: gets what was answered; whoever made it starts and stops it.
           key_header: the header, or gRPC metadata, with the key of a request in the log.
           poll_seconds: how often to look at the config file and the version folders.
-          on_event: gets one-line messages, such as "serving taxi version 4", from the server's threads. They
+          on_event: gets one-line messages, such as "serving shop version 4", from the server's threads. They
             go to the log if None.
 
         Raises:

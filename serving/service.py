@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from serving.catalog import Catalog
-from serving.hooks import PredictionLog
 from serving.inference import Run
 from serving.metrics import Metrics
 from serving.models import LoadedModel
+from serving.prediction_log import PredictionLog
 
 Spec = tuple[str, int | None, str | None]
 """Which version: the model's name and a version, a label or neither, which is the highest."""

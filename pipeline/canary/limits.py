@@ -72,7 +72,45 @@ def judge(steps: Sequence[Step], step: Step, canary: Canary) -> list[Check]:
     wanted = {name: allowed for name, allowed in limits.items() if allowed is not None}
     alpha = (1 - canary.confidence) / (len(wanted) * len(canary.steps))
     reference = _reference(steps, step)
-    return [_CHECKS[name](step, reference, canary, allowed, alpha) for name, allowed in wanted.items()]
+    return [
+        _check(name, step, allowed, _MEASURES[name](step, reference, canary, alpha))
+        for name, allowed in wanted.items()
+    ]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a limit is about, in one step: `canary` to `most` as `Check` has them.
+
+    Attributes:
+        matters: whether what is certain, and what was measured, is enough of it to be held against anybody.
+    """
+
+    canary: float | None
+    stable: float | None
+    value: float | None
+    least: float | None
+    seen: int
+    most: float | None = None
+    matters: tuple[bool, bool] = (True, True)
+
+
+def _check(limit: str, step: Step, allowed: float, told: _Measured) -> Check:
+    broken = told.matters[0] and told.least is not None and told.least > allowed
+    looks = told.matters[1] and told.value is not None and told.value > allowed
+    return Check(
+        limit=limit,
+        percent=step.percent,
+        allowed=allowed,
+        canary=told.canary,
+        stable=told.stable,
+        value=told.value,
+        least=told.least,
+        seen=told.seen,
+        broken=broken,
+        doubtful=looks and not broken,
+        most=told.most,
+    )
 
 
 def _reference(steps: Sequence[Step], step: Step) -> Pool:
@@ -81,102 +119,45 @@ def _reference(steps: Sequence[Step], step: Step) -> Pool:
     return earlier[-1] if step.percent >= 100 and earlier else step.stable
 
 
-def _errors(step: Step, reference: Pool, canary: Canary, allowed: float, alpha: float) -> Check:
+def _errors(step: Step, reference: Pool, canary: Canary, alpha: float) -> _Measured:
     mine, other = step.canary, reference
     least, _ = sequential.share_bounds(mine.errors, mine.requests, alpha / 2)
     _, most = sequential.share_bounds(other.errors, other.requests, alpha / 2)
-    value, certain = _difference(mine.error_rate, other.error_rate), least - most
-    return Check(
-        limit="max_error_rate",
-        percent=step.percent,
-        allowed=allowed,
-        canary=mine.error_rate,
-        stable=other.error_rate,
-        value=value,
-        least=certain,
-        seen=mine.requests,
-        **_verdict(value, certain, allowed),
-    )
+    value = _difference(mine.error_rate, other.error_rate)
+    return _Measured(mine.error_rate, other.error_rate, value, least - most, mine.requests)
 
 
-def _p99_ms(step: Step, reference: Pool, canary: Canary, allowed: float, alpha: float) -> Check:
+def _p99_ms(step: Step, reference: Pool, canary: Canary, alpha: float) -> _Measured:
     least, _ = sequential.quantile_bounds(step.canary.latency, latency_edge, _P99, alpha)
     mine, other = (_in_ms(latency_quantile(pool, _P99)) for pool in (step.canary, reference))
-    return Check(
-        limit="max_p99_ms",
-        percent=step.percent,
-        allowed=allowed,
-        canary=mine,
-        stable=other,
-        value=mine,
-        least=1000 * least,
-        seen=step.canary.answered,
-        **_verdict(mine, 1000 * least, allowed),
-    )
+    return _Measured(mine, other, mine, 1000 * least, step.canary.answered)
 
 
-def _p99_ratio(step: Step, reference: Pool, canary: Canary, allowed: float, alpha: float) -> Check:
+def _p99_ratio(step: Step, reference: Pool, canary: Canary, alpha: float) -> _Measured:
     least, _ = sequential.quantile_bounds(step.canary.latency, latency_edge, _P99, alpha / 2)
     _, most = sequential.quantile_bounds(reference.latency, latency_edge, _P99, alpha / 2)
     mine, other = (_in_ms(latency_quantile(pool, _P99)) for pool in (step.canary, reference))
     value = mine / other if mine is not None and other is not None else None
-    certain = least / most
     # What is too short to matter is not held against it.
     matters = 1000 * least > canary.p99_floor_ms, mine is not None and mine > canary.p99_floor_ms
-    return Check(
-        limit="max_p99_ratio",
-        percent=step.percent,
-        allowed=allowed,
-        canary=mine,
-        stable=other,
-        value=value,
-        least=certain,
-        seen=step.canary.answered,
-        **_verdict(value if matters[1] else None, certain if matters[0] else None, allowed),
-    )
+    return _Measured(mine, other, value, least / most, step.canary.answered, matters=matters)
 
 
-def _divergence(step: Step, reference: Pool, canary: Canary, allowed: float, alpha: float) -> Check:
+def _divergence(step: Step, reference: Pool, canary: Canary, alpha: float) -> _Measured:
     mine, other = step.canary.predictions, step.stable.predictions
     least = sequential.least_divergence(mine, other, alpha)
     value = sequential.likely_divergence(mine, other) if sum(mine) and sum(other) else None
-    return Check(
-        limit="max_divergence",
-        percent=step.percent,
-        allowed=allowed,
-        canary=None,
-        stable=None,
-        value=value,
-        least=least,
-        seen=sum(mine),
-        **_verdict(value, least, allowed),
-    )
+    return _Measured(None, None, value, least, sum(mine))
 
 
-def _loss(step: Step, reference: Pool, canary: Canary, allowed: float, alpha: float) -> Check:
+def _loss(step: Step, reference: Pool, canary: Canary, alpha: float) -> _Measured:
     mine, other = step.canary.losses, step.stable.losses
     means = [losses.mean if losses.n else None for losses in (mine, other)]
     value = _difference(*means)
+    if value is None:
+        return _Measured(means[0], means[1], None, None, mine.n)
     away = sequential.mean_radius(mine, alpha / 2) + sequential.mean_radius(other, alpha / 2)
-    least = None if value is None else max(value - away, -1.0)
-    return Check(
-        limit="max_loss_rise",
-        percent=step.percent,
-        allowed=allowed,
-        canary=means[0],
-        stable=means[1],
-        value=value,
-        least=least,
-        most=None if value is None else min(value + away, 1.0),
-        seen=mine.n,
-        **_verdict(value, least, allowed),
-    )
-
-
-def _verdict(value: float | None, least: float | None, allowed: float) -> dict[str, bool]:
-    """What a measured value and its certain least say of a limit."""
-    broken = least is not None and least > allowed
-    return {"broken": broken, "doubtful": not broken and value is not None and value > allowed}
+    return _Measured(means[0], means[1], value, max(value - away, -1.0), mine.n, min(value + away, 1.0))
 
 
 def _difference(mine: float | None, other: float | None) -> float | None:
@@ -187,7 +168,7 @@ def _in_ms(seconds: float | None) -> float | None:
     return None if seconds is None else 1000 * seconds
 
 
-_CHECKS: dict[str, Callable[[Step, Pool, Canary, float, float], Check]] = {
+_MEASURES: dict[str, Callable[[Step, Pool, Canary, float], _Measured]] = {
     "max_error_rate": _errors,
     "max_p99_ms": _p99_ms,
     "max_p99_ratio": _p99_ratio,

@@ -78,8 +78,7 @@ def configured_server(
     settings, token = deployment.serving, token_of(deployment)
     follow_alias(deployment)
     from pipeline.feedback.prediction_log import open_prediction_log
-    from serving.hooks import KEY_HEADER
-    from serving.options import Batching, Limits, Tls
+    from serving.options import KEY_HEADER, Batching, Limits, Tls
     from serving.server import ModelServer
 
     file, tls, batching = deployment.model_config_file, settings.tls, settings.batching
