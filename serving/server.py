@@ -95,6 +95,7 @@ class ModelServer:
         self._token = Token(token) if token is not None else None
         self._key_header = key_header
         self._workers = max(_THREADS, batching.max_rows if batching else 0)  # Who waits for others holds one.
+        self._batching = batching
         self._on_event = on_event or _log.info
         self._catalog = Catalog()
         self._manager = ModelManager(config_file, self._catalog, self._on_event, batching)
@@ -201,6 +202,7 @@ class ModelServer:
                 limits=self._limits,
                 token=self._token,
                 key_header=self._key_header,
+                alone=self._batching is None,
             ),
             interface="asgi3",
             log_config=None,

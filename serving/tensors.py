@@ -122,7 +122,7 @@ def _leaves(leaves: list[Any], dtype: str) -> np.ndarray:
     if dtype in ("float", "double"):
         return _decimals(leaves, types, dtype)
     if dtype != "bool" and leaves:
-        limits = np.iinfo(JSON_DTYPES[dtype])  # type: ignore[type-var]
+        limits = _iinfo(dtype)
         if min(leaves) < limits.min or max(leaves) > limits.max:
             _blame(leaves, lambda leaf: limits.min <= leaf <= limits.max, dtype)
     return np.array(leaves, JSON_DTYPES[dtype])
@@ -138,12 +138,18 @@ def _decimals(leaves: list[Any], types: set[type], dtype: str) -> np.ndarray:
                     f"Cannot convert JSON value: {show(leaf)} to {dtype} without loss of precision."
                 )
     array = np.array(leaves, np.float64)
-    sizes = np.abs(array)
-    too_large = (sizes > limits.max) & (sizes != np.inf)
-    if too_large.any():
+    with np.errstate(over="ignore"):
+        narrow = array.astype(JSON_DTYPES[dtype], copy=False)
+    infinite = np.isinf(narrow)
+    if infinite.any() and (too_large := infinite & ~np.isinf(array)).any():
         value = leaves[int(np.argmax(too_large))]
         raise invalid(f"Cannot convert JSON value: {show(value)} to {dtype} without loss of precision.")
-    return array.astype(JSON_DTYPES[dtype], copy=False)
+    return narrow
+
+
+@functools.cache
+def _iinfo(dtype: str) -> np.iinfo:
+    return np.iinfo(JSON_DTYPES[dtype])  # type: ignore[arg-type, type-var]
 
 
 @functools.cache

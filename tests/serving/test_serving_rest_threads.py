@@ -1,0 +1,121 @@
+"""In which thread a REST request is answered: where it is read, if that is soon done, or in its own."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving import rest_api
+from serving.options import KEY_HEADER, Limits
+from serving.rest_server import RestServer
+
+SMALL, LARGE = b"{}", b" " * 100_000
+PREDICT = "/v1/models/shop:predict"
+
+
+class Answered:
+    """Stands for the service; notes in which thread each request was answered, after some seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.threads: list[str] = []
+
+    def respond(self, service: Any, verb: str, path: str, body: bytes, key: str | None) -> tuple[int, bytes]:
+        self.threads.append(threading.current_thread().name)
+        time.sleep(self.seconds)
+        return 200, b"{}"
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Answered:
+    one = Answered()
+    monkeypatch.setattr(rest_api, "respond", one.respond)
+    return one
+
+
+def _server(threads: ThreadPoolExecutor, alone: bool = True) -> RestServer:
+    service: Any = SimpleNamespace()
+    return RestServer(service, threads, limits=Limits(), token=None, key_header=KEY_HEADER, alone=alone)
+
+
+async def _ask(server: RestServer, body: bytes = SMALL) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await server({"type": "http", "method": "POST", "path": PREDICT, "headers": []}, receive, send)
+    assert sent[0]["status"] == 200
+
+
+async def _warmed(server: RestServer) -> RestServer:
+    for _ in range(600):
+        await _ask(server)
+    return server
+
+
+def _here(answered: Answered) -> bool:
+    return answered.threads[-1] == threading.current_thread().name
+
+
+def test_a_small_request_of_a_quick_model_is_answered_where_it_is_read(answered: Answered) -> None:
+    async def run() -> None:
+        server = _server(threads)
+        await _ask(server)
+        assert not _here(answered)  # Nobody knows yet how long one takes.
+        await _warmed(server)
+        assert _here(answered)
+
+    with ThreadPoolExecutor(2) as threads:
+        asyncio.run(run())
+
+
+def test_a_large_request_is_answered_in_a_thread(answered: Answered) -> None:
+    async def run() -> None:
+        await _ask(await _warmed(_server(threads)), LARGE)
+        assert not _here(answered)
+
+    with ThreadPoolExecutor(2) as threads:
+        asyncio.run(run())
+
+
+def test_two_requests_at_once_are_answered_in_threads(answered: Answered) -> None:
+    async def run() -> None:
+        server = await _warmed(_server(threads))
+        answered.seconds = 0.005
+        await asyncio.gather(_ask(server), _ask(server))
+        here = threading.current_thread().name
+        assert here not in answered.threads[-2:]
+
+    with ThreadPoolExecutor(2) as threads:
+        asyncio.run(run())
+
+
+def test_a_model_that_became_slow_is_asked_in_threads_for_long(answered: Answered) -> None:
+    async def run() -> None:
+        server = await _warmed(_server(threads))
+        answered.seconds = 0.1
+        await _ask(server)
+        answered.seconds = 0.0
+        for _ in range(100):
+            await _ask(server)
+            assert not _here(answered)
+
+    with ThreadPoolExecutor(2) as threads:
+        asyncio.run(run())
+
+
+def test_who_waits_for_a_batch_waits_in_a_thread(answered: Answered) -> None:
+    async def run() -> None:
+        await _warmed(_server(threads, alone=False))
+        assert not _here(answered)
+
+    with ThreadPoolExecutor(2) as threads:
+        asyncio.run(run())
