@@ -30,7 +30,7 @@ _LOAD_NICENESS = 10
 
 
 class ModelManager:
-    """Polls, loads and unloads, in one thread, and publishes the result in a catalog."""
+    """Polls in one thread, loads and unloads in one that stands back, and publishes the result in a catalog."""
 
     def __init__(
         self,
@@ -232,7 +232,7 @@ class ModelManager:
     def _finish_unloads(self) -> None:
         while self._idle:
             model = self._idle.popleft()
-            model.unload()
+            self._behind_requests.submit(model.unload).result()
             if model.version not in self._catalog.serving(model.name).versions:  # It may be loaded anew.
                 self._catalog.set_status(model.name, model.version, VersionStatus(State.END))
             self._say(f"unloaded {model.name} version {model.version}")
@@ -268,6 +268,9 @@ class ModelManager:
 
 
 def _stand_back() -> None:
-    """Has this thread leave the processors to those that answer requests: a load takes one for a second."""
+    """Has this thread leave the processors to those that answer requests.
+
+    A load takes one for a second, an unload for some hundredths.
+    """
     if sys.platform == "linux":  # Where a niceness is a thread's, and not the process's.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)
