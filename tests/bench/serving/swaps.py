@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,45 @@ class Swap:
 
 
 def measure(work: Path, swaps: int = SWAPS, quiet: float = QUIET_SECONDS) -> dict[str, Any]:
-    """50 promotions under 200 REST and 50 gRPC requests a second: failed and wrong answers, latency."""
+    """50 promotions under 200 REST and 50 gRPC requests a second: failed and wrong answers, latency.
+
+    `nothing_behind_the_load` is the latency of the same load without a model, a measure of the machine.
+    """
     shutil.rmtree(work, ignore_errors=True)
     deployment = Deployment(work.resolve())
     _two_versions(deployment)
     with _server(deployment) as ports:
         load = _load(deployment, ports)
         truth = _truth(deployment, load)
+        nothing = _latency_of_nothing(work, load, quiet)
         with _under_load(work, load) as answers_file:
             time.sleep(quiet + 5)  # the load's own start is no part of the quiet time
             with _standing_back():
                 done = _swap(deployment, swaps, SWAPPING_SECONDS / SWAPS)
             time.sleep(quiet)
         answers = [Answer(**json.loads(line)) for line in answers_file.read_text().splitlines()]
-    return _told(answers, done, truth)
+    return {"nothing_behind_the_load": nothing} | _told(answers, done, truth)
+
+
+def _latency_of_nothing(work: Path, load: Load, seconds: float) -> dict[str, Any]:
+    """What the load itself and the machine take: the latency of a server that answers at once."""
+    command = [sys.executable, "-m", "tests.bench.serving.echo"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        rest, grpc = (f"127.0.0.1:{port}" for port in process.stdout.readline().split())
+        with _under_load(work, replace(load, rest=rest, grpc=grpc)) as file:
+            time.sleep(5)
+            begin = time.time()
+            time.sleep(seconds)
+        answers = [Answer(**json.loads(line)) for line in file.read_text().splitlines()]
+    finally:
+        process.kill()
+        process.wait()
+    return {
+        protocol: _latency([a for a in answers if a.protocol == protocol and a.due >= begin])
+        for protocol in ("rest", "grpc")
+    }
 
 
 def _two_versions(deployment: Deployment) -> None:
