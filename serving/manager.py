@@ -30,7 +30,7 @@ _LOAD_NICENESS = 10
 
 
 class ModelManager:
-    """Polls in one thread, loads and unloads in one that stands back, and publishes the result in a catalog."""
+    """Polls in one thread, loads and unloads in one that stands back, and publishes the result."""
 
     def __init__(
         self,
