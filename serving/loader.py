@@ -99,6 +99,7 @@ def _spec(name: str, info: Any) -> TensorSpec:
 def _warm_up(model: LoadedModel, path: Path) -> None:
     if not path.is_file():
         return
+    # Not a `tf.data` pipeline: to trace one takes the interpreter's lock from requests for some milliseconds.
     for count, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(path)), start=1):
         if count > _MAX_WARMUP_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({_MAX_WARMUP_RECORDS}) at {path}")

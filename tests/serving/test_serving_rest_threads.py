@@ -2,14 +2,14 @@
 
 import asyncio
 import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from serving import rest_api
+from serving import rest_api, rest_server
 from serving.options import KEY_HEADER, Limits
 from serving.rest_server import RestServer
 
@@ -18,15 +18,16 @@ PREDICT = "/v1/models/shop:predict"
 
 
 class Answered:
-    """Stands for the service; notes in which thread each request was answered, after some seconds."""
+    """Stands for the service and the clock: notes in which thread it answered, and takes its time."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.seconds = 0.0
         self.threads: list[str] = []
 
     def respond(self, service: Any, verb: str, path: str, body: bytes, key: str | None) -> tuple[int, bytes]:
         self.threads.append(threading.current_thread().name)
-        time.sleep(self.seconds)
+        self.now += self.seconds
         return 200, b"{}"
 
 
@@ -34,7 +35,15 @@ class Answered:
 def answered(monkeypatch: pytest.MonkeyPatch) -> Answered:
     one = Answered()
     monkeypatch.setattr(rest_api, "respond", one.respond)
+    # A busy machine must not make a request look slow.
+    monkeypatch.setattr(rest_server, "time", SimpleNamespace(perf_counter=lambda: one.now))
     return one
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
 
 
 def _server(threads: ThreadPoolExecutor, alone: bool = True) -> RestServer:
@@ -65,7 +74,9 @@ def _here(answered: Answered) -> bool:
     return answered.threads[-1] == threading.current_thread().name
 
 
-def test_a_small_request_of_a_quick_model_is_answered_where_it_is_read(answered: Answered) -> None:
+def test_a_small_request_of_a_quick_model_is_answered_where_it_is_read(
+    answered: Answered, threads: ThreadPoolExecutor
+) -> None:
     async def run() -> None:
         server = _server(threads)
         await _ask(server)
@@ -73,32 +84,32 @@ def test_a_small_request_of_a_quick_model_is_answered_where_it_is_read(answered:
         await _warmed(server)
         assert _here(answered)
 
-    with ThreadPoolExecutor(2) as threads:
-        asyncio.run(run())
+    asyncio.run(run())
 
 
-def test_a_large_request_is_answered_in_a_thread(answered: Answered) -> None:
-    async def run() -> None:
-        await _ask(await _warmed(_server(threads)), LARGE)
-        assert not _here(answered)
-
-    with ThreadPoolExecutor(2) as threads:
-        asyncio.run(run())
-
-
-def test_two_requests_at_once_are_answered_in_threads(answered: Answered) -> None:
+def test_a_large_request_is_answered_in_a_thread(answered: Answered, threads: ThreadPoolExecutor) -> None:
     async def run() -> None:
         server = await _warmed(_server(threads))
-        answered.seconds = 0.005
+        await _ask(server, LARGE)
+        assert not _here(answered)
+
+    asyncio.run(run())
+
+
+def test_two_requests_at_once_are_answered_in_threads(
+    answered: Answered, threads: ThreadPoolExecutor
+) -> None:
+    async def run() -> None:
+        server = await _warmed(_server(threads))
         await asyncio.gather(_ask(server), _ask(server))
-        here = threading.current_thread().name
-        assert here not in answered.threads[-2:]
+        assert threading.current_thread().name not in answered.threads[-2:]
 
-    with ThreadPoolExecutor(2) as threads:
-        asyncio.run(run())
+    asyncio.run(run())
 
 
-def test_a_model_that_became_slow_is_asked_in_threads_for_long(answered: Answered) -> None:
+def test_a_model_that_became_slow_is_asked_in_threads_for_long(
+    answered: Answered, threads: ThreadPoolExecutor
+) -> None:
     async def run() -> None:
         server = await _warmed(_server(threads))
         answered.seconds = 0.1
@@ -108,14 +119,12 @@ def test_a_model_that_became_slow_is_asked_in_threads_for_long(answered: Answere
             await _ask(server)
             assert not _here(answered)
 
-    with ThreadPoolExecutor(2) as threads:
-        asyncio.run(run())
+    asyncio.run(run())
 
 
-def test_who_waits_for_a_batch_waits_in_a_thread(answered: Answered) -> None:
+def test_who_waits_for_a_batch_waits_in_a_thread(answered: Answered, threads: ThreadPoolExecutor) -> None:
     async def run() -> None:
         await _warmed(_server(threads, alone=False))
         assert not _here(answered)
 
-    with ThreadPoolExecutor(2) as threads:
-        asyncio.run(run())
+    asyncio.run(run())
