@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import signal
 import subprocess
@@ -35,13 +36,13 @@ class Ended:
         result: what it had to say; None: it did not come to its end.
         why: then, why not, in words; otherwise empty.
         seconds: how long it ran.
-        memory_mb: the most memory that it had resident, in MiB.
+        memory_mb: the most memory that it had resident, in MiB, rounded up.
     """
 
     result: dict[str, Any] | None
     why: str
     seconds: float
-    memory_mb: float
+    memory_mb: int
 
 
 def run(module: str, request: Mapping[str, Any], max_seconds: float, max_memory_mb: float) -> Ended:
@@ -97,9 +98,9 @@ def _environment() -> dict[str, str]:
 
 def _watch(
     process: subprocess.Popen[bytes], begun: float, max_seconds: float, max_memory_mb: float
-) -> tuple[str, float]:
+) -> tuple[str, int]:
     """Until the process has ended or is over a bound: over which, empty for none, and its peak of memory."""
-    memory = 0.0
+    memory = 0
     while process.poll() is None:
         memory = max(memory, _peak_mb(process.pid))
         if memory > max_memory_mb:
@@ -110,17 +111,20 @@ def _watch(
     return "", memory
 
 
-def _peak_mb(pid: int) -> float:
-    """The most that a process has had resident; 0 where there is none any more."""
+def _peak_mb(pid: int) -> int:
+    """The most MiB that a process has had resident; 0 where there is none any more.
+
+    Rounded up: what is told of a process that was stopped for its memory is more than what was allowed.
+    """
     try:
         with open(f"/proc/{pid}/status") as file:
             found = next((line for line in file if line.startswith("VmHWM:")), None)
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return int(found.split()[1]) / 1024 if found else 0.0
+        return 0
+    return math.ceil(int(found.split()[1]) / 1024) if found else 0
 
 
-def _why(code: int, printed: str, seconds: float, memory: float) -> str:
+def _why(code: int, printed: str, seconds: float, memory: int) -> str:
     at = f"after {seconds:.1f} s, with {memory:,.0f} MiB of memory"
     if code < 0:
         name = signal.Signals(-code).name

@@ -69,7 +69,7 @@ def judged(ended: bounded.Ended, limits: Mapping[str, Any]) -> dict[str, Any]:
     """
     told = dict(ended.result or {"why": ended.why})
     why = told.pop("why", "")
-    cost = {"seconds": round(ended.seconds, 2), "memory_mb": round(ended.memory_mb)}
+    cost = {"seconds": round(ended.seconds, 2), "memory_mb": ended.memory_mb}
     return {"problems": [why] if why else logic.problems(told, limits), **cost, **told}
 
 

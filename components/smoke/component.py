@@ -70,7 +70,7 @@ def judged(ended: bounded.Ended, limits: Mapping[str, Any]) -> dict[str, Any]:
                     f"{name}: the {what} of its latency for one example is {took[measure]:.3g} ms, allowed "
                     f"{most:g} ms (smoke.{limit})"
                 )
-    cost = {"seconds": round(ended.seconds, 2), "memory_mb": round(ended.memory_mb)}
+    cost = {"seconds": round(ended.seconds, 2), "memory_mb": ended.memory_mb}
     return {"problems": problems, **cost, **told}
 
 

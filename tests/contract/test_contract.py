@@ -36,7 +36,7 @@ def no_other_process(monkeypatch):
 
     def here(module, request, max_seconds, max_memory_mb):
         found = importlib.import_module(module).look(request, lambda _: None)
-        return bounded.Ended(found, "", seconds=1.0, memory_mb=100.0)
+        return bounded.Ended(found, "", seconds=1.0, memory_mb=100)
 
     monkeypatch.setattr(bounded, "run", here)
 

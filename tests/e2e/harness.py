@@ -79,7 +79,7 @@ def _smoke_tested_here() -> Iterator[None]:
     def here(module: str, request: dict[str, Any], max_seconds: float, max_memory_mb: float) -> bounded.Ended:
         begun = time.monotonic()
         found = importlib.import_module(module).look(request, lambda _: None)
-        return bounded.Ended(found, "", time.monotonic() - begun, memory_mb=0.0)
+        return bounded.Ended(found, "", time.monotonic() - begun, memory_mb=0)
 
     with mock.patch.object(bounded, "run", here):
         yield

@@ -146,7 +146,7 @@ def test_the_stage_leaves_out_what_is_not(trained, buffer, converted, tmp_path, 
 
     def ended(module, request, max_seconds, max_memory_mb):
         Path(request["file"]).write_bytes(content)
-        return bounded.Ended(dict(found), "", 1.0, 500.0)
+        return bounded.Ended(dict(found), "", 1.0, 500)
 
     monkeypatch.setattr(bounded, "run", ended)
     left = run(trained("binary"), buffer, tmp_path, max_difference=1e-9, max_drop=1.0)
@@ -156,7 +156,7 @@ def test_the_stage_leaves_out_what_is_not(trained, buffer, converted, tmp_path, 
 
 
 def test_a_converter_that_does_not_come_back():
-    ended = bounded.Ended(None, "its process was ended by SIGABRT after 3.0 s", 3.0, 500.0)
+    ended = bounded.Ended(None, "its process was ended by SIGABRT after 3.0 s", 3.0, 500)
     found = judged(ended, {"max_difference": 0.1, "max_drop": 0.1})
     assert found == {"problems": [ended.why], "seconds": 3.0, "memory_mb": 500}
 

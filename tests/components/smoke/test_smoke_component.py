@@ -91,7 +91,7 @@ def test_without_recorded_answers_there_is_an_error(export, tmp_path):
 
 def test_latency_is_judged():
     took = {"serving_raw": {"p50": 4.0, "p99": 30.0, "requests": 200}}
-    ended = bounded.Ended({"problems": ["x: y"], "latency_ms": took}, "", 6.0, 700.4)
+    ended = bounded.Ended({"problems": ["x: y"], "latency_ms": took}, "", 6.0, 700)
     limits = {"max_latency_ms": 3.9, "max_p99_ms": 20.0}
     assert judged(ended, limits) == {
         "problems": [
@@ -121,5 +121,5 @@ def test_a_latency_over_the_budget_is_found_of_a_real_model(export, tmp_path):
     from components.smoke import ask
 
     found = ask.look(export().request, lambda _: None)
-    over = judged(bounded.Ended(found, "", 1.0, 1.0), {"max_latency_ms": 1e-3, "max_p99_ms": None})
+    over = judged(bounded.Ended(found, "", 1.0, 1), {"max_latency_ms": 1e-3, "max_p99_ms": None})
     assert len(over["problems"]) == 2 and all("allowed 0.001 ms" in text for text in over["problems"])
