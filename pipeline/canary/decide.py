@@ -59,7 +59,9 @@ def decide(steps: Sequence[Step], canary: Canary, now: float) -> Decision:
     last = steps[-1]
     done = f"{last.percent:g} % for {now - last.started:.0f} s, {last.canary.requests} requests"
     action: Action = "advance" if last.percent < 100 else "promote"
-    return Decision(action, (f"{done}: every limit is kept",), tuple(checks))
+    blind = [check.limit for check in checks if not check.seen]
+    but = f"; nothing was measured of {', '.join(blind)}" if blind else ""
+    return Decision(action, (f"{done}: every limit is kept{but}",), tuple(checks))
 
 
 def waits_for(step: Step, canary: Canary, now: float) -> list[str]:

@@ -61,13 +61,13 @@ class Check:
 
 
 def judge(steps: Sequence[Step], step: Step, canary: Canary) -> list[Check]:
-    """Every limit that is set, in one step."""
+    """Every limit that is set, in one step; what needs labels, only where labels can come."""
     limits = {
         "max_error_rate": canary.max_error_rate,
         "max_p99_ms": canary.max_p99_ms,
         "max_p99_ratio": canary.max_p99_ratio,
         "max_divergence": canary.max_divergence,
-        "max_loss_rise": canary.max_loss_rise,
+        "max_loss_rise": canary.max_loss_rise if canary.labels else None,
     }
     wanted = {name: allowed for name, allowed in limits.items() if allowed is not None}
     alpha = (1 - canary.confidence) / (len(wanted) * len(canary.steps))

@@ -40,6 +40,7 @@ def status(deployment: Deployment) -> tuple[dict[str, Any], Any]:
         "nginx": pid,
         "rest": f"{routed.listen}:{routed.rest_port}",
         "grpc": f"{routed.listen}:{routed.grpc_port}" if routed.grpc_port else None,
+        "labels": {"folder": str(canary.labels), "there": canary.labels.exists()} if canary.labels else None,
         "pools": _pools(trial),
         "checks": state.decision.get("checks", []) if trial else [],
         "history": state.history,
@@ -74,6 +75,8 @@ def _pool(pool: Pool) -> dict[str, Any]:
 
 def _text(data: Mapping[str, Any], trial: Trial | None) -> Any:
     head = Table.grid(padding=(0, 2))
+    head.add_column()
+    head.add_column(overflow="fold")
     head.add_row("deployment", data["name"])
     head.add_row("champion", _version(data["champion"]))
     head.add_row("challenger", _version(data["challenger"]))
@@ -85,6 +88,9 @@ def _text(data: Mapping[str, Any], trial: Trial | None) -> Any:
     head.add_row("controller", looked)
     ports = f"REST {data['rest']}" + (f", gRPC {data['grpc']}" if data["grpc"] else "")
     head.add_row("nginx", f"process {data['nginx']}, {ports}" if data["nginx"] else "does not run")
+    if data["labels"]:
+        yet = "" if data["labels"]["there"] else " is not there: until it is, max_loss_rise is not judged"
+        head.add_row("labels", data["labels"]["folder"] + yet)
     for wait in data["waits_for"]:
         head.add_row("waits", wait)
     parts: list[Any] = [head]

@@ -72,6 +72,7 @@ def check(deployment: Deployment, every: bool = False, rows: int = ROWS) -> Repo
         return report
     report.findings += _check_spans(deployment, report.spans)
     report.findings += _check_edge(deployment)
+    report.findings += _check_canary(deployment)
     if problems:  # rows are read as the schema says
         return report
     _read(report, schema, _chosen(report.spans, every), rows)
@@ -115,6 +116,14 @@ def _check_edge(deployment: Deployment) -> Iterator[Finding]:
         what = "no version is blessed" if deployment.edge.required else "each version goes on without one"
         text = f"TFLite has no operations of its own for {listed(lacking)}: {what}"
         yield Finding("error" if deployment.edge.required else "warning", "edge", text)
+
+
+def _check_canary(deployment: Deployment) -> Iterator[Finding]:
+    """What the canary would silently not be judged by."""
+    canary = deployment.serving.canary
+    if canary is not None and canary.labels is not None and not canary.labels.exists():
+        text = f"{canary.labels} is not there; until it is, max_loss_rise is not judged"
+        yield Finding("warning", "serving.canary.labels", text)
 
 
 def _chosen(spans: Spans, every: bool) -> list[tuple[int, Path]]:

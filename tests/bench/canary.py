@@ -20,6 +20,7 @@ SHORTER = {"step_seconds": 20.0, "step_requests": 30}
 
 def measure(folder: Path) -> dict[str, Any]:
     """Challengers that err, are slow, answer otherwise or are wrong, and a good one, under a steady load."""
+    folder = folder.resolve()  # The YAML that lies in it names places below it.
     shutil.rmtree(folder, ignore_errors=True)
     models = canary_world.export(folder / "models", *MODELS)
     with canary_world.world(folder / "shop", models, PLAN) as world:

@@ -23,7 +23,8 @@ SERVERS = [Server(grpc="127.0.0.1:8510", rest="127.0.0.1:8511")]
 
 
 def settings(**changes: Any) -> Canary:
-    return Canary(servers=SERVERS, **{"step_seconds": 60.0, "p99_floor_ms": 0.0, **changes})
+    common = {"step_seconds": 60.0, "p99_floor_ms": 0.0, "labels": Path("arrived")}
+    return Canary(servers=SERVERS, **{**common, **changes})
 
 
 def pool(requests: int = 0, errors: int = 0, seconds: float = 0.005, **more: Any) -> Pool:
@@ -55,6 +56,28 @@ def test_labels_are_waited_for_where_they_are_asked_for() -> None:
     assert decide([step], settings(step_labels=10), 60.0).reasons == (
         "0 of 10 labels of the challenger's have come",
     )
+
+
+def test_what_nothing_was_measured_of_is_told() -> None:
+    from pipeline.canary.sequential import Moments
+
+    step = Step(1.0, 0.0, pool(9900, predictions=[9, 9]), pool(100, predictions=[50, 50]))
+    (told,) = decide([step], settings(), 60.0).reasons
+    assert told == "1 % for 60 s, 100 requests: every limit is kept; nothing was measured of max_loss_rise"
+    step.canary.losses = step.stable.losses = Moments().add([0.2] * 100)
+    assert decide([step], settings(), 60.0).reasons == ("1 % for 60 s, 100 requests: every limit is kept",)
+
+
+def test_the_loss_is_no_limit_where_no_labels_can_come() -> None:
+    step = Step(1.0, 0.0, pool(9900), pool(100))
+    asked = [found.limit for found in decide([step], settings(), 60.0).checks]
+    without = [found.limit for found in decide([step], settings(labels=None), 60.0).checks]
+    assert asked == [*without, "max_loss_rise"]
+
+
+def test_labels_that_can_never_come_are_not_waited_for() -> None:
+    with pytest.raises(ValueError, match="step_labels: got 10 without a folder"):
+        settings(step_labels=10, labels=None)
 
 
 def test_one_key_for_all_requests_is_told() -> None:

@@ -90,6 +90,16 @@ def test_status_reads_files_and_the_registry_only(shop: Shop) -> None:
     assert "challenger  version 2" in shown.out and "none yet (`retrain canary run`)" in shown.out
 
 
+def test_labels_of_which_there_is_no_folder_are_told(shop: Shop) -> None:
+    text = shop.config.read_text().replace("serving: {", "serving: {prediction_log: {}, ")
+    shop.config.write_text(text.replace("canary: {", "canary: {labels: arrived, "))
+    shown = "".join(retrain("canary", "status", shop.config).out.split())  # however it is folded
+    assert "arrivedisnotthere:untilitis,max_loss_riseisnotjudged" in shown
+    (shop.config.parent / "arrived").mkdir()
+    (status,) = retrain("canary", "status", shop.config, "--json").lines
+    assert status["labels"] == {"folder": str(shop.config.parent / "arrived"), "there": True}
+
+
 def test_commands_refuse_what_makes_no_sense(shop: Shop) -> None:
     refused = {
         ("canary", "advance", shop.config): "canary advance: say why, with --reason TEXT",

@@ -150,6 +150,16 @@ def test_what_the_log_cannot_drop_or_hash_is_told(deploy: Deploy) -> None:
     assert "prediction_log.hash: n is INT in the schema, and a hash is text" in second
 
 
+def test_a_folder_of_labels_that_is_not_there_is_told(deploy: Deploy, tmp_path: Path) -> None:
+    canary = {"servers": [{"grpc": "c:1", "rest": "c:2"}], "labels": "arrived"}
+    config = deploy(serving={"prediction_log": {}, "canary": canary})
+    (told,) = found(config)
+    assert told.startswith("warning: serving.canary.labels: ")
+    assert told.endswith("arrived is not there; until it is, max_loss_rise is not judged")
+    (tmp_path / "arrived").mkdir()
+    assert found(config) == []
+
+
 @pytest.mark.parametrize(("required", "severity"), [(False, "warning"), (True, "error")])
 def test_features_that_tflite_has_no_operations_for_are_told(
     deploy: Deploy, required: bool, severity: str

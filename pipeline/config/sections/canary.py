@@ -82,6 +82,10 @@ class Canary(Section):
             raise ValueError(f"steps: got {steps}, expected rising percents of which the last is 100")
         if any(abs(step * 100 - round(step * 100)) > 1e-6 for step in steps):
             raise ValueError(f"steps: got {steps}, expected no more than two decimals")
+        if self.step_labels and self.labels is None:
+            raise ValueError(
+                f"step_labels: got {self.step_labels} without a folder in `labels`, expected both or none"
+            )
         if self.rest_port == self.grpc_port:
             raise ValueError(f"grpc_port: got {self.grpc_port}, expected another port than rest_port's")
         lacking = next((server for server in self.servers if server.rest is None), None)
