@@ -21,13 +21,14 @@ class Answered:
     """Stands for the service and the clock: notes in which thread it answered, and takes its time."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.seconds = 0.0
+        self.now = self.busy = 0.0
+        self.seconds = self.busy_seconds = 0.0
         self.threads: list[str] = []
 
     def respond(self, service: Any, verb: str, path: str, body: bytes, key: str | None) -> tuple[int, bytes]:
         self.threads.append(threading.current_thread().name)
         self.now += self.seconds
+        self.busy += self.busy_seconds
         return 200, b"{}"
 
 
@@ -36,7 +37,9 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Answered:
     one = Answered()
     monkeypatch.setattr(rest_api, "respond", one.respond)
     # A busy machine must not make a request look slow.
-    monkeypatch.setattr(rest_server, "time", SimpleNamespace(perf_counter=lambda: one.now))
+    monkeypatch.setattr(
+        rest_server, "time", SimpleNamespace(perf_counter=lambda: one.now, thread_time=lambda: one.busy)
+    )
     return one
 
 
@@ -112,12 +115,29 @@ def test_a_model_that_became_slow_is_asked_in_threads_for_long(
 ) -> None:
     async def run() -> None:
         server = await _warmed(_server(threads))
-        answered.seconds = 0.1
+        answered.seconds = answered.busy_seconds = 0.1
         await _ask(server)
-        answered.seconds = 0.0
+        answered.seconds = answered.busy_seconds = 0.0
         for _ in range(100):
             await _ask(server)
             assert not _here(answered)
+
+    asyncio.run(run())
+
+
+def test_a_quick_model_on_a_busy_machine_is_asked_here(
+    answered: Answered, threads: ThreadPoolExecutor
+) -> None:
+    async def run() -> None:
+        server = await _warmed(_server(threads))
+        answered.seconds, answered.busy_seconds = 0.025, 0.002
+        for _ in range(10):
+            await _ask(server)
+            assert _here(answered)
+        answered.seconds = 0.1  # So long nobody waits for a processor.
+        await _ask(server)
+        await _ask(server)
+        assert not _here(answered)
 
     asyncio.run(run())
 
