@@ -167,7 +167,7 @@ class RestServer:
 
 
 def _timed(*request: Any) -> tuple[tuple[int, bytes], float]:
-    """What the service answers, and what that took of a processor, in seconds; or a part of all the time.
+    """The answer, and the seconds it took of a processor, or a third of all that went by if that is more.
 
     On a busy machine a quick model waits for a processor now and then, and longer in a thread of its own. But
     what waits for long waits for something else.
