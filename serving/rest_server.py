@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import metrics, rest_api
 from serving.auth import HEADER, REFUSAL, Token
@@ -22,6 +23,7 @@ from serving.errors import ServerError
 from serving.options import Limits, Tls
 from serving.service import Service
 
+_HEAD_BYTES = 65_536  # The most that may come before a body.
 _BODY_SECONDS = 30.0  # In which a request must have come whole: no client holds a place for nothing.
 _PATIENCE_SECONDS = 5.0  # With a client that sends on after it was refused.
 _SMALL_BYTES = 16_384  # A body that a few rows fill, and a prediction of a few rows is soon made.
@@ -176,6 +178,30 @@ def _timed(*request: Any) -> tuple[tuple[int, bytes], float]:
     answer = rest_api.respond(*request)
     busy, seconds = time.thread_time() - busy, time.perf_counter() - begin
     return answer, max(busy, _OWN_SHARE * seconds)
+
+
+class BoundedHead(HttpToolsProtocol):
+    """HTTP for uvicorn, as httptools parses it: by itself that would take an endless head."""
+
+    _in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what has come."""
+        self._head_bytes += len(data) if self._in_head else 0
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"the head of the request is larger than {_HEAD_BYTES} bytes")
+
+    def on_headers_complete(self) -> None:
+        """A body may follow."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A head may follow."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
 
 
 async def _send_while_it_comes(response: Response, receive: Receive, send: Send) -> None:

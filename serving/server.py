@@ -205,6 +205,7 @@ class ModelServer:
                 alone=self._batching is None,
             ),
             interface="asgi3",
+            http=rest_server.BoundedHead,
             log_config=None,
             log_level=logging.ERROR,
             access_log=False,

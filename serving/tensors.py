@@ -5,6 +5,7 @@ Arrays of strings have dtype object and hold bytes.
 
 import base64
 import functools
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -36,6 +37,7 @@ _LEAF_TYPES: dict[str, set[type]] = {
     "float": {int, float},
     "double": {int, float},
 }
+_STRUCT = {"float": "f", "double": "d"}  # with "=", without which too large a float becomes infinite
 _MAX_RANK = 32  # numpy has a limit, and a signature with more dimensions is not to be expected.
 
 
@@ -137,14 +139,23 @@ def _decimals(leaves: list[Any], types: set[type], dtype: str) -> np.ndarray:
                 raise invalid(
                     f"Cannot convert JSON value: {show(leaf)} to {dtype} without loss of precision."
                 )
-    array = np.array(leaves, np.float64)
-    with np.errstate(over="ignore"):
-        narrow = array.astype(JSON_DTYPES[dtype], copy=False)
-    infinite = np.isinf(narrow)
-    if infinite.any() and (too_large := infinite & ~np.isinf(array)).any():
-        value = leaves[int(np.argmax(too_large))]
-        raise invalid(f"Cannot convert JSON value: {show(value)} to {dtype} without loss of precision.")
-    return narrow
+    # Not by way of numpy, which takes three times as long for the one value of a row.
+    try:
+        content = struct.pack(f"={len(leaves)}{_STRUCT[dtype]}", *leaves)
+    except OverflowError:
+        value = next(leaf for leaf in leaves if _overflows(leaf, dtype))
+        raise invalid(
+            f"Cannot convert JSON value: {show(value)} to {dtype} without loss of precision."
+        ) from None
+    return np.frombuffer(content, JSON_DTYPES[dtype])
+
+
+def _overflows(leaf: float, dtype: str) -> bool:
+    try:
+        struct.pack(f"={_STRUCT[dtype]}", leaf)
+    except OverflowError:
+        return True
+    return False
 
 
 @functools.cache

@@ -1,8 +1,10 @@
 """What a server refuses, whom it lets in, what it tells of itself, and what it logs."""
 
+import contextlib
 import gzip
 import http.client
 import json
+import select
 import shutil
 import socket
 import ssl
@@ -39,8 +41,6 @@ def models(exports, tmp_path_factory):
 @pytest.fixture
 def serve(models, connect):
     """Starts a server with options; gives it and a client."""
-    import contextlib
-
     with contextlib.ExitStack() as stack:
 
         def start(**options):
@@ -168,6 +168,28 @@ def test_what_is_no_http_disturbs_nobody(served, sent):
         connection.sendall(sent)
         assert connection.recv(1000).startswith(b"HTTP/1.1 400")
     assert served.http(PATH, RAW)[0] == 200
+
+
+def test_a_head_in_pieces_has_an_end_and_bodies_have_none(served):
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.settimeout(60)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        answer = b""
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                connection.sendall(b"a" * 1000)
+            if select.select([connection], [], [], 0.01)[0]:
+                answer = connection.recv(1000)
+                break
+        assert answer.startswith(b"HTTP/1.1 400") and b"larger than 65536 bytes" in answer
+    large = {"signature_name": "serving_raw", "instances": RAW["instances"] * 500}
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    for _ in range(3):  # On one connection: what a body has is not counted to the next head.
+        connection.request("POST", PATH, json.dumps(large))
+        response = connection.getresponse()
+        assert response.status == 200 and response.read()
+    connection.close()
 
 
 # Who is let in.

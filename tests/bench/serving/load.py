@@ -115,6 +115,9 @@ async def _rest(load: Load, begin: float) -> list[Answer]:
         which = number % len(load.bodies)
         key = f"k{number % load.keys}" if load.keys else ""
         connection = await idle.get()
+        if connection and connection[0].at_eof():  # The server keeps none for ever that nobody uses.
+            connection[1].close()
+            connection = None
         try:
             connection = connection or await asyncio.open_connection(host, int(port))
             status, body = await asyncio.wait_for(_post(*connection, load, which, key), _TIMEOUT)
