@@ -28,7 +28,9 @@ _BODY_SECONDS = 30.0  # In which a request must have come whole: no client holds
 _PATIENCE_SECONDS = 5.0  # With a client that sends on after it was refused.
 _SMALL_BYTES = 16_384  # A body that a few rows fill, and a prediction of a few rows is soon made.
 _SOON_SECONDS = 0.01  # Of a processor.
-_OWN_SHARE = 1 / 3  # Of the time that goes by, at least; what waits longer does not wait for a processor.
+_OWN_SHARE = (
+    1 / 3
+)  # Of its part of the time that goes by, at least; what waits longer waits for no processor.
 _FORGOTTEN = 0.99  # What a slow request counts after one more: one of a second, for 460 of them.
 _ENTRYPOINT = "REST"
 _T = TypeVar("_T")
@@ -127,11 +129,14 @@ class RestServer:
         if len(body) > _SMALL_BYTES:
             return await self._in_thread(rest_api.respond, *request)
         await asyncio.sleep(0)  # Now those that came with it are held, too.
-        if self._alone and self._held == 1 and self._slowest < _SOON_SECONDS:
-            answer, seconds = _timed(*request)
+        held = self._held
+        if self._alone and held == 1 and self._slowest < _SOON_SECONDS:
+            answer, busy, gone = _timed(*request)
         else:
-            answer, seconds = await self._in_thread(_timed, *request)
-        self._slowest = max(seconds, _FORGOTTEN * self._slowest)
+            answer, busy, gone = await self._in_thread(_timed, *request)
+        # On a busy machine a quick model waits for a processor now and then, and for the others in threads: else
+        # one such moment would keep all requests in threads, where they wait for each other.
+        self._slowest = max(busy, _OWN_SHARE * gone / held, _FORGOTTEN * self._slowest)
         return answer
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: Any) -> _T:
@@ -168,16 +173,11 @@ class RestServer:
         return body
 
 
-def _timed(*request: Any) -> tuple[tuple[int, bytes], float]:
-    """The answer, and the seconds it took of a processor, or a third of all that went by if that is more.
-
-    On a busy machine a quick model waits for a processor now and then, and longer in a thread of its own. But
-    what waits for long waits for something else.
-    """
+def _timed(*request: Any) -> tuple[tuple[int, bytes], float, float]:
+    """The answer, and the seconds that it took of a processor, and that went by."""
     begin, busy = time.perf_counter(), time.thread_time()
     answer = rest_api.respond(*request)
-    busy, seconds = time.thread_time() - busy, time.perf_counter() - begin
-    return answer, max(busy, _OWN_SHARE * seconds)
+    return answer, time.thread_time() - busy, time.perf_counter() - begin
 
 
 class BoundedHead(HttpToolsProtocol):

@@ -142,6 +142,20 @@ def test_a_quick_model_on_a_busy_machine_is_asked_here(
     asyncio.run(run())
 
 
+def test_a_crowd_of_quick_requests_does_not_stay_in_threads(
+    answered: Answered, threads: ThreadPoolExecutor
+) -> None:
+    async def run() -> None:
+        server = await _warmed(_server(threads))
+        answered.seconds, answered.busy_seconds = 0.02, 0.002
+        await asyncio.gather(*(_ask(server) for _ in range(8)))
+        assert threading.current_thread().name not in answered.threads[-8:]
+        await _ask(server)
+        assert _here(answered)
+
+    asyncio.run(run())
+
+
 def test_who_waits_for_a_batch_waits_in_a_thread(answered: Answered, threads: ThreadPoolExecutor) -> None:
     async def run() -> None:
         await _warmed(_server(threads, alone=False))
