@@ -134,8 +134,8 @@ class RestServer:
             answer, busy, gone = _timed(*request)
         else:
             answer, busy, gone = await self._in_thread(_timed, *request)
-        # On a busy machine a quick model waits for a processor now and then, and for the others in threads: else
-        # one such moment would keep all requests in threads, where they wait for each other.
+        # A quick model waits for a processor now and then, and in threads for the others: its part counts, or
+        # one such moment would keep all requests in threads, waiting for each other.
         self._slowest = max(busy, _OWN_SHARE * gone / held, _FORGOTTEN * self._slowest)
         return answer
 
