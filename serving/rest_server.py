@@ -28,9 +28,7 @@ _BODY_SECONDS = 30.0  # In which a request must have come whole: no client holds
 _PATIENCE_SECONDS = 5.0  # With a client that sends on after it was refused.
 _SMALL_BYTES = 16_384  # A body that a few rows fill, and a prediction of a few rows is soon made.
 _SOON_SECONDS = 0.01  # Of a processor.
-_OWN_SHARE = (
-    1 / 3
-)  # Of its part of the time that goes by, at least; what waits longer waits for no processor.
+_OWN_SHARE = 1 / 3  # Of its part of the time that goes by: what takes less waits for something else.
 _FORGOTTEN = 0.99  # What a slow request counts after one more: one of a second, for 460 of them.
 _ENTRYPOINT = "REST"
 _T = TypeVar("_T")

@@ -22,9 +22,7 @@ from serving.c_api import SavedModel
 
 _TAG = "serve"
 _SIGNATURES = meta_graph_pb2.MetaGraphDef.SIGNATURE_DEF_FIELD_NUMBER
-_FEW_BYTES = (
-    1 << 20
-)  # Of parameters: a row takes less time to compute with them than its operations to start.
+_FEW_BYTES = 1 << 20  # Of parameters: to start the operations takes longer than what they compute.
 # Ops run in the thread that asks: to hand them to others takes a small model longer than to run them, and a
 # large one is parallel within its ops.
 _IN_CALLER = config_pb2.RunOptions(inter_op_thread_pool=-1)
