@@ -23,7 +23,7 @@ from serving.errors import ServerError
 from serving.options import Limits, Tls
 from serving.service import Service
 
-_HEAD_BYTES = 65_536  # The most that may come before a body.
+_HEAD_BYTES = 65_536  # The most that may come before a body, or after it.
 _BODY_SECONDS = 30.0  # In which a request must have come whole: no client holds a place for nothing.
 _PATIENCE_SECONDS = 5.0  # With a client that sends on after it was refused.
 _SMALL_BYTES = 16_384  # A body that a few rows fill, and a prediction of a few rows is soon made.
@@ -179,26 +179,30 @@ def _timed(*request: Any) -> tuple[tuple[int, bytes], float, float]:
 
 
 class BoundedHead(HttpToolsProtocol):
-    """HTTP for uvicorn, as httptools parses it: by itself that would take an endless head."""
+    """HTTP for uvicorn, as httptools parses it: by itself that would take endless headers, or trailers."""
 
-    _in_head = True
-    _head_bytes = 0
+    _head_bytes = 0  # That have come since the last head ended, or the last of a body.
 
     def data_received(self, data: bytes) -> None:
         """Takes what has come."""
-        self._head_bytes += len(data) if self._in_head else 0
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(f"the head of the request is larger than {_HEAD_BYTES} bytes")
+        if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"the headers of the request are larger than {_HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
         """A body may follow."""
-        self._in_head = False
+        self._head_bytes = 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """It has a limit of its own, which the application looks after."""
+        self._head_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        """A head may follow."""
-        self._in_head, self._head_bytes = True, 0
+        """Another head may follow."""
+        self._head_bytes = 0
         super().on_message_complete()
 
 

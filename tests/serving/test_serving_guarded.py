@@ -170,11 +170,19 @@ def test_what_is_no_http_disturbs_nobody(served, sent):
     assert served.http(PATH, RAW)[0] == 200
 
 
-def test_a_head_in_pieces_has_an_end_and_bodies_have_none(served):
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: ",
+        b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ],
+    ids=["header", "trailer"],
+)
+def test_headers_in_pieces_have_an_end_and_bodies_have_none(served, begun):
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.settimeout(60)
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        connection.sendall(begun)
         answer = b""
         for _ in range(100):
             with contextlib.suppress(OSError):
