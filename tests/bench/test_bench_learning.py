@@ -1,6 +1,7 @@
 """The learning benchmark's numbers: the measures of the literature, the table of several seeds, the page."""
 
 import doctest
+import json
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,7 @@ def test_page_says_what_is_not_reached() -> None:
 def test_report_writes_page_picture_and_json(tmp_path: Path, results: Any) -> None:
     for every in results.values():
         for one in every:
-            name = f"{one['method'].replace(' ', '-')}-{one['seed']}.json"
-            fold.write_json(tmp_path / "results/taxi" / name, one)
+            fold.write_json(report.result_file(tmp_path / "results", "taxi", one["method"], one["seed"]), one)
     (tmp_path / "docs").mkdir()
     report.write(tmp_path / "results", tmp_path / "docs")
     text = (tmp_path / "docs/benchmarks.md").read_text()
@@ -126,6 +126,22 @@ def test_report_writes_page_picture_and_json(tmp_path: Path, results: Any) -> No
     assert "(benchmarks/taxi.svg)" in text
     assert (tmp_path / "docs/benchmarks/taxi.svg").stat().st_size < 100_000
     assert '"tables"' in (tmp_path / "docs/benchmarks/learning.json").read_text()
+
+
+def test_what_a_page_was_written_of_is_taken_up_where_nothing_is_there(results: Any, tmp_path: Path) -> None:
+    first, second, docs = tmp_path / "first", tmp_path / "second", tmp_path / "docs"
+    for one in [one for every in results.values() for one in every]:
+        fold.write_json(report.result_file(first, "taxi", one["method"], one["seed"]), one)
+    docs.mkdir()
+    report.write(first, docs)
+    newer = report.result_file(second, "taxi", "replay", 1)
+    fold.write_json(newer, {"measured": "since"})
+    report.unpack(docs, second)
+    assert json.loads(newer.read_text()) == {"measured": "since"}
+    newer.write_text(report.result_file(first, "taxi", "replay", 1).read_text())
+    page = (docs / "benchmarks.md").read_text()
+    report.write(second, docs)
+    assert (docs / "benchmarks.md").read_text() == page
 
 
 def test_a_method_changes_keys_and_leaves_the_others(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def main() -> None:
     if asked.quick:
         _quick()
         return
+    if asked.resume:
+        report.unpack(Path("docs"), RESULTS)
     failed = [] if asked.report else _measure(asked.what, asked.method, asked.seeds)
     report.write(RESULTS, Path("docs"))
     if failed:
@@ -42,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="*", default=known, help=f"of {', '.join(known)}; all of it by default")
     parser.add_argument("--method", action="append", choices=methods, help="no other; may be repeated")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (3)")
+    parser.add_argument("--resume", action="store_true", help="what docs/benchmarks has counts as measured")
     parser.add_argument("--report", action="store_true", help="measure nothing, write what is there")
     parser.add_argument("--quick", action="store_true", help="learn two spans, and write nothing")
     asked = parser.parse_args()
@@ -61,11 +64,11 @@ def _measure(what: list[str], methods: list[str] | None, seeds: int) -> list[str
                 print(f"left out: {absent}")
                 continue
             for method in problem.methods:
-                file = RESULTS / name / f"{method.replace(' ', '-')}-{seed}.json"
+                file = report.result_file(RESULTS, name, method, seed)
                 if not file.exists() and method in (methods or problem.methods):
                     work = WORK / name / file.stem
                     failed += _apart(measure, file, name, method, seed, problem.spans, work)
-    file = RESULTS / "cost.json"
+    file = RESULTS / report.COST
     if "cost" in what and not file.exists():
         failed += _apart(cost.measure, file, WORK / "cost")
     return failed

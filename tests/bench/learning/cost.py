@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import statistics
 import subprocess
 import time
@@ -29,32 +30,53 @@ CHANGES = {
 
 
 def measure(work: Path) -> dict[str, Any]:
-    """Seconds and processor seconds of `retrain run`, a process each, on taxi trips drawn anew with noise."""
-    data, config = work / "data", work / "deployment.yaml"
-    if not config.exists():
-        write_spans(data)
-        _write_config(config, work, data)
-    found: dict[str, list[dict[str, float]]] = {"early": [], "late": []}
-    for name, spans in (("early", EARLY), ("late", LATE)):
-        done = retrain("run", config, "--until", spans[0] - 1, "--json")
+    """Seconds and processor seconds of `retrain run`, a process each, on taxi trips drawn anew with noise.
+
+    Two deployments, one at the fifth span and one at the fiftieth, run turn by turn: a machine that changes
+    its speed, as one with neighbours does by a factor of two, does so for both.
+
+    Returns:
+        `runs` and their `median` by deployment; `growth`: the median over the turns of what the late run took
+        more than the early one beside it, as a share.
+    """
+    data = work / "data"
+    if not data.exists():
+        aside = data.with_name("data.new")
+        shutil.rmtree(aside, ignore_errors=True)
+        write_spans(aside)
+        aside.rename(data)
+    both = {"early": EARLY, "late": LATE}
+    configs = {name: _deployment(work / name, data) for name in both}
+    for name, spans in both.items():
+        done = retrain("run", configs[name], "--until", spans[0] - 1, "--json")
         if done.code:
             raise RuntimeError(done.err)
-        for span in spans:
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in both}
+    for turn in range(len(EARLY)):
+        for name in list(both)[:: 1 if turn % 2 else -1]:
+            span = both[name][turn]
             file = work / f"{span}.json"
             if not file.exists():
-                write_json(file, _run(config, span))
+                write_json(file, _run(configs[name], span))
             found[name].append(json.loads(file.read_text()))
-    medians = {
-        name: {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
-        for name, runs in found.items()
-    }
+    keys = found["early"][0]
     return {
         "rows": ROWS,
-        "spans": {"early": [*EARLY], "late": [*LATE]},
+        "spans": {name: [*spans] for name, spans in both.items()},
         "runs": found,
-        "median": medians,
+        "median": {
+            name: {key: round(statistics.median(run[key] for run in runs), 2) for key in keys}
+            for name, runs in found.items()
+        },
         "growth": {
-            key: round(medians["late"][key] / medians["early"][key] - 1, 4) for key in medians["early"]
+            key: round(
+                statistics.median(
+                    late[key] / early[key] for early, late in zip(found["early"], found["late"], strict=True)
+                )
+                - 1,
+                4,
+            )
+            for key in keys
         },
     }
 
@@ -89,8 +111,12 @@ def write_spans(folder: Path, spans: int = SPANS) -> None:
         drawn.to_csv(folder / str(span) / "trips.csv", index=False)
 
 
-def _write_config(config: Path, work: Path, data: Path) -> None:
+def _deployment(folder: Path, data: Path) -> Path:
+    """The file of a deployment of its own."""
     content = yaml.safe_load((ROOT / "configs/taxi.yaml").read_text())
-    content |= CHANGES | {"schema": str(ROOT / "schemas/taxi.pbtxt"), "state": str(work / "state")}
+    content |= CHANGES | {"schema": str(ROOT / "schemas/taxi.pbtxt"), "state": str(folder / "state")}
     content["data"] = {**content["data"], "path": str(data)}
+    folder.mkdir(exist_ok=True)
+    config = folder / "deployment.yaml"
     config.write_text(yaml.safe_dump(content, sort_keys=False))
+    return config

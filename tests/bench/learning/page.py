@@ -33,8 +33,9 @@ $ make bench-learning
 
 measures what is not measured yet and writes this page anew, out of
 [tests/bench/learning](../tests/bench/learning); to measure a part:
-`python -m tests.bench.learning taxi --method replay --seeds 1`. Machine: {machine}; where others used it at
-the same time seconds are too many, and training examples are the fairer measure of cost.
+`python -m tests.bench.learning taxi --method replay --seeds 1`; with `--resume` what this page was written of
+counts as measured. Machine: {machine}; where others used it at the same time seconds are too
+many, and training examples are the fairer measure of cost.
 
 - **ACC**: the mean of the metric over the held-out rows of all spans, after the last run;
 - **BWT**, backward transfer: the mean change on a past span since it was learned;
@@ -127,7 +128,8 @@ def _cost(cost: Mapping[str, Any]) -> str:
         [
             "## The cost of an update\n",
             f"Spans of {cost['rows']:,} taxi trips, drawn anew with noise; `transform.policy: reuse`, a "
-            "buffer full from the third span on. Each run a process of its own; the median of five.\n",
+            "buffer full from the third span on. Each run a process of its own, of two deployments "
+            "turn by turn: medians of five, and of the turns' growth.\n",
             f"| | spans {spans['early']} | spans {spans['late']} | growth |",
             "|---|---|---|---|",
             *rows,
