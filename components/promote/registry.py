@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from components.errors import RetrainError
 from components.promote import mlflow_run
@@ -48,26 +49,25 @@ class Registry(Quarantine):
         found, token = [], None
         while True:
             page = self._client.search_model_versions(f"name='{self.name}'", page_token=token)
-            found += [
-                from_tags(int(v.version), v.creation_timestamp, v.tags) for v in page if "key" in v.tags
-            ]
+            found += [_read(version) for version in page if "key" in version.tags]
             token = page.token
             if not token:
                 return sorted(found, key=lambda version: version.number)
 
+    @explained
     def get(self, number: int) -> Version:
         """One version.
 
         Raises:
             RetrainError: there is none of that number; the message names those there are.
         """
-        versions = {version.number: version for version in self.versions()}
-        if number not in versions:
-            known = ", ".join(map(str, versions)) or "none yet"
+        found = self._known(lambda: self._client.get_model_version(self.name, str(number)))
+        if found is None or "key" not in found.tags:
+            known = ", ".join(str(version.number) for version in self.versions()) or "none yet"
             raise RetrainError(
                 f"version {number} is not in the registry {self.uri} (versions of {self.name}: {known})"
             )
-        return versions[number]
+        return _read(found)
 
     def champion(self) -> Version | None:
         """The version that is served; None before the first.
@@ -97,22 +97,28 @@ class Registry(Quarantine):
 
     @explained
     def _behind(self, alias: str) -> Version | None:
-        from mlflow.exceptions import MlflowException
-
-        if not self.exists():
+        found = self._known(lambda: self._client.get_model_version_by_alias(self.name, alias))
+        if found is None:
             return None
-        try:
-            found = self._client.get_model_version_by_alias(self.name, alias)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
         if "key" not in found.tags:
             raise RetrainError(
                 f"registry {self.uri}: the alias {alias} of {self.name} is on version {found.version}, "
                 "which `retrain` did not register; move it to one that it did"
             )
-        return from_tags(int(found.version), found.creation_timestamp, found.tags)
+        return _read(found)
+
+    def _known(self, ask: Callable[[], Any]) -> Any:
+        """MLflow's model version; None: there is none."""
+        from mlflow.exceptions import MlflowException
+
+        if not self.exists():
+            return None
+        try:
+            return ask()
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
     @explained
     def move(self, alias: str, to: int | None, why: str, by: str | None = None) -> None:
@@ -258,3 +264,8 @@ class Registry(Quarantine):
             + (f", from version {version.parent}" if version.parent is not None else ", cold start"),
         )
         return int(created.version)
+
+
+def _read(found: Any) -> Version:
+    """MLflow's model version as what it means here."""
+    return from_tags(int(found.version), found.creation_timestamp, found.tags)
