@@ -257,7 +257,7 @@ def learn(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> dict[st
         remembered = path["forget"].outputs["buffer"]
     everything = channel_utils.union([new, remembered]) if remembered else new
     to_learn = everything if run.start else new
-    path["replay"] = _replay(deployment, nodes, remembered)
+    path["replay"] = _replay(deployment, run, nodes, remembered)
     path["transform"] = _transform(deployment, run, nodes, to_learn)
     path["train"] = _train(deployment, run, path, to_learn)
     buffer = path["replay"].outputs["buffer"]
@@ -338,7 +338,7 @@ def _smoke(deployment: Deployment, nodes: Mapping[str, Any]) -> Smoke:
     return Smoke(model=nodes["train"].outputs["model"], **limits).with_id("smoke")
 
 
-def _replay(deployment: Deployment, nodes: Mapping[str, Any], base: Any) -> Replay:
+def _replay(deployment: Deployment, run: Run, nodes: Mapping[str, Any], base: Any) -> Replay:
     settings = deployment.replay
     by = settings.by or [deployment.label.name]
     return Replay(
@@ -347,6 +347,8 @@ def _replay(deployment: Deployment, nodes: Mapping[str, Any], base: Any) -> Repl
         capacity=settings.capacity,
         holdout_per_span=settings.holdout_per_span,
         holdout_capacity=settings.holdout_capacity,
+        holdout_spans=deployment.holdout_spans,
+        new_spans=list(run.spans),
         seed=settings.seed,
         scheme=Scheme.of(settings.scheme, by, settings.half_life),
         schema=nodes["schema"].outputs["schema"],
@@ -389,6 +391,7 @@ def _gate(deployment: Deployment, run: Run, nodes: Mapping[str, Any]) -> Gate:
         gates={metric: gate.model_dump() for metric, gate in deployment.gate_metrics.items()},
         new_spans=list(run.spans),
         past_spans=run.past_spans,
+        again=run.again,
         min_examples=deployment.gates.min_examples,
         baseline=run.base is not None,
         task=deployment.label.task,

@@ -117,7 +117,8 @@ class Executor(base_executor.BaseExecutor):
         # The rows of spans that are learned now start anew; a shadow goes on with those of the line.
         new = [logic.span_slice(span) for span in settings["new_spans"]] if not settings["shadow"] else []
         before = _row_of(input_dict)
-        line = retention.inherit(before, champion, new, metrics, min_examples)
+        held_out = [logic.span_slice(span) for span in (*settings["new_spans"], *settings["past_spans"])]
+        line = retention.inherit(before, champion, new, held_out, metrics, min_examples)
         verdict = logic.judge(
             candidate,
             champion,
@@ -133,7 +134,8 @@ class Executor(base_executor.BaseExecutor):
         broken = [*smoke["problems"], *(f"TFLite model: {problem}" for problem in edge["problems"])]
         if broken:
             verdict = replace(verdict, blessed=False, reasons=[*broken, *verdict.reasons])
-        unseen = [name for name in new if name not in before]
+        again = [logic.span_slice(span) for span in settings["again"]]
+        unseen = [name for name in new if name not in again]
         row = retention.extend(line, candidate, champion, unseen, metrics, min_examples)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessing.set_int_custom_property("blessed", int(verdict.blessed))
@@ -212,6 +214,7 @@ class Gate(base_component.BaseComponent):
         smoke: what the smoke test found; a candidate that fails it is rejected with its reasons.
         gates: metric -> limits, as `components.evaluate.logic.judge` takes them.
         new_spans, past_spans: what was just learned, and what had been learned before.
+        again: those of `new_spans` that had been learned before, too.
         min_examples: slices with fewer held-out examples are not judged.
         baseline: whether the evaluation holds a champion's metrics.
         task: of the label.
@@ -243,6 +246,7 @@ class Gate(base_component.BaseComponent):
         min_examples: int,
         baseline: bool,
         task: str,
+        again: Sequence[int] = (),
         base_record: types.BaseChannel | None = None,
         edge: types.BaseChannel | None = None,
         max_influence: float | None = None,
@@ -260,6 +264,7 @@ class Gate(base_component.BaseComponent):
             "metrics": gates,
             "new_spans": list(new_spans),
             "past_spans": list(past_spans),
+            "again": list(again),
             "min_examples": min_examples,
             "baseline": baseline,
             "task": task,

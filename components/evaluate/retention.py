@@ -42,9 +42,14 @@ Row = Mapping[str, Mapping[str, Entry]]
 
 
 def inherit(
-    row: Row, champion: Metrics | None, new: Collection[str], metrics: Collection[str], min_examples: int
+    row: Row,
+    champion: Metrics | None,
+    new: Collection[str],
+    held_out: Collection[str],
+    metrics: Collection[str],
+    min_examples: int,
 ) -> Row:
-    """The champion's row, without the spans that are learned now.
+    """The champion's row, without the spans that are learned now, or of which nothing is held out any more.
 
     Where it has no history of a slice, or of a metric, the champion's value on the same examples as the
     candidate's is the first: so a line goes on from a version of before there were rows.
@@ -53,6 +58,8 @@ def inherit(
         row: as the champion's run wrote it; empty where it wrote none.
         champion: its metrics as measured now; None: there is no champion.
         new: the slices of the spans just learned.
+        held_out: those of the spans that there are held-out examples of; what is known of others stays in the
+            rows that they are in, or a row would grow with every span for ever.
         metrics: those to keep.
         min_examples: a slice with fewer is not measured.
     """
@@ -60,7 +67,11 @@ def inherit(
         name: {metric: _first(value) for metric, value in values.items()}
         for name, values in _measured(champion or {}, metrics, min_examples)
     }
-    names = [name for name in dict.fromkeys([*row, *first]) if name not in new]
+    names = [
+        name
+        for name in dict.fromkeys([*row, *first])
+        if name not in new and (name in held_out or not _names_a_span(name))
+    ]
     return {name: {**first.get(name, {}), **row.get(name, {})} for name in names}
 
 
@@ -160,7 +171,11 @@ def _measures(metric: str, extended: Row, row: Row, classes: int | None) -> dict
 
 
 def _is_span(name: str, entries: Mapping[str, Entry], metric: str) -> bool:
-    return name.startswith("span=") and "," not in name and metric in entries
+    return _names_a_span(name) and metric in entries
+
+
+def _names_a_span(name: str) -> bool:
+    return name.startswith("span=") and "," not in name
 
 
 def _forward(metric: str, spans: Iterable[Entry], chance: float | None) -> float | None:

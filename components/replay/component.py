@@ -45,6 +45,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         known = read_meta(base[0].uri) if base else empty_meta(scheme, exec_properties["seed"])
         if known["scheme"] != scheme.to_json():
             known = begun_anew(known, scheme)
+        known |= {"eval": _thinned(known, exec_properties)}
         columns = read_columns(input_dict["schema"][0].uri, scheme.by) if scheme.by else {}
         draws = {split: _draw_of(split, known, scheme, exec_properties) for split in SPLITS}
         buffer.split_names = artifact_utils.encode_split_names(list(SPLITS))
@@ -64,13 +65,23 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 if split == "train":
                     rows["new"] | "Count" >> CountBySpan() | "Counts" >> beam.Map(_write, parts["spans"])
         drawn = {split: _take(parts[split]) for split in SPLITS}
+        thresholds = {split: _sorted(known[split] | drawn[split]["thresholds"]) for split in SPLITS}
         write_meta(
             buffer.uri,
             known
             | {"quotas": {split: drawn[split]["quota"] for split in SPLITS}}
-            | {split: _sorted(known[split] | drawn[split]["thresholds"]) for split in SPLITS}
+            | thresholds
+            # Of a span that has no held-out example any more the gate must ask for none.
+            | {"eval": {span: threshold for span, threshold in thresholds["eval"].items() if threshold}}
             | {"spans": _sorted(known["spans"] | _take(parts["spans"]))},
         )
+
+
+def _thinned(known: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[Group, int]:
+    """The thresholds of the held-out examples, 0 of the spans that are to have none any more."""
+    spans = {*map(int, known["eval"]), *json.loads(settings["new_spans"])}
+    left_out = spans - logic.judged_spans(spans, settings["holdout_spans"], known["seed"])
+    return {**known["eval"], **{str(span): 0 for span in left_out}}
 
 
 def _draw_of(split: str, known: Mapping[str, Any], scheme: Scheme, settings: Mapping[str, Any]) -> Draw:
@@ -231,6 +242,8 @@ class ReplaySpec(ComponentSpec):
         "capacity": ExecutionParameter(type=int),
         "holdout_per_span": ExecutionParameter(type=int),
         "holdout_capacity": ExecutionParameter(type=int),
+        "holdout_spans": ExecutionParameter(type=int),
+        "new_spans": ExecutionParameter(type=str),
         "scheme": ExecutionParameter(type=str),
         "seed": ExecutionParameter(type=int),
     }
@@ -248,8 +261,9 @@ class Replay(base_beam_component.BaseBeamComponent):
     The buffer is an Examples artifact in raw feature space, so it survives a change of the
     transform graph. Its `train` split is a sample of every training example of every span learned,
     bounded by `capacity`; its `eval` split holds out examples of every span, bounded by
-    `holdout_per_span` and all together by `holdout_capacity`. No stock component does this: TFX's
-    rolling windows forget what leaves the window.
+    `holdout_per_span` and all together by `holdout_capacity`, or, of more spans than `holdout_spans`,
+    of so many (`logic.judged_spans`). No stock component does this: TFX's rolling windows forget what
+    leaves the window.
 
     Where the scheme differs from that of the champion's buffer, what that holds is where a sample by
     the new one begins: each of its examples counts as one example seen, though it stood for many
@@ -260,6 +274,8 @@ class Replay(base_beam_component.BaseBeamComponent):
         capacity: the most training examples to keep, at least 1.
         holdout_per_span: the most held-out examples to keep of one span, at least 1.
         holdout_capacity: the most of all spans together, at least 1.
+        holdout_spans: the most spans to keep some of, at least 1.
+        new_spans: those that `examples` may be of.
         seed: of the sample; a buffer keeps the seed that it began with.
         scheme: what the training examples are a sample of.
         schema: of the examples, for the columns that a scheme balances; it reads no others.
@@ -269,7 +285,7 @@ class Replay(base_beam_component.BaseBeamComponent):
     - `buffer`: Examples, with `sample.json` beside the splits: what is known of the samples.
 
     Raises:
-        RetrainError: `capacity`, `holdout_per_span` or `holdout_capacity` is less than 1.
+        RetrainError: `capacity`, `holdout_per_span`, `holdout_capacity` or `holdout_spans` is less than 1.
     """
 
     SPEC_CLASS = ReplaySpec
@@ -281,6 +297,8 @@ class Replay(base_beam_component.BaseBeamComponent):
         capacity: int,
         holdout_per_span: int,
         holdout_capacity: int,
+        holdout_spans: int,
+        new_spans: Sequence[int],
         seed: int,
         scheme: Scheme = RESERVOIR,
         schema: types.BaseChannel | None = None,
@@ -290,6 +308,7 @@ class Replay(base_beam_component.BaseBeamComponent):
             "capacity": capacity,
             "holdout_per_span": holdout_per_span,
             "holdout_capacity": holdout_capacity,
+            "holdout_spans": holdout_spans,
         }.items():
             if most < 1:
                 raise RetrainError(f"{name}: got {most}, required is at least 1")
@@ -301,6 +320,8 @@ class Replay(base_beam_component.BaseBeamComponent):
                 capacity=capacity,
                 holdout_per_span=holdout_per_span,
                 holdout_capacity=holdout_capacity,
+                holdout_spans=holdout_spans,
+                new_spans=json.dumps(sorted(new_spans)),
                 scheme=json.dumps(scheme.to_json()),
                 seed=seed,
                 schema=schema if scheme.by else None,

@@ -170,6 +170,26 @@ def _name(row: tuple[tuple[Any, ...], ...]) -> Group:
     )
 
 
+def judged_spans(spans: Collection[int], most: int, seed: int) -> frozenset[int]:
+    """Of which spans held-out examples are kept, where there are more than can have enough to be judged by.
+
+    The newer half of them are the newest spans. The others are a uniform sample of all that are older, those
+    with the smallest keys, so that what one run leaves out no later one would have kept.
+
+    Args:
+        spans: their numbers.
+        most: how many may be kept, at least 1.
+        seed: of the sample.
+
+    >>> sorted(judged_spans(range(1, 101), most=8, seed=0))[-4:]
+    [97, 98, 99, 100]
+    """
+    newest = sorted(spans)[-((most + 1) // 2) :]
+    older = np.asarray(sorted(set(spans).difference(newest)), np.int64)
+    chosen = older[np.argsort(sample_keys(older, seed), kind="stable")[: most - len(newest)]]
+    return frozenset([*newest, *chosen.tolist()])
+
+
 @dataclass(frozen=True)
 class Quota:
     """How much a sample may hold.

@@ -158,14 +158,16 @@ class Deployment(Section):
                     f"gates.metrics.{metric}: not a metric of a {task} task, expected one of "
                     f"{', '.join(options)}"
                 )
-        judged, kept = self.gates.min_examples, self.replay.holdout_per_span
+        judged = self.gates.min_examples
         limits = {name for gate in self.gate_metrics.values() for name in gate.model_dump(exclude_none=True)}
         idle = [name for name in FORGETTING if name in limits]
-        if kept < judged and idle:
-            return (
-                f"replay.holdout_per_span: got {kept}, expected at least gates.min_examples, {judged}: "
-                f"with fewer, {idle[0]} would judge no past span"
-            )
+        for key in ("holdout_per_span", "holdout_capacity"):
+            kept = getattr(self.replay, key)
+            if kept < judged and idle:
+                return (
+                    f"replay.{key}: got {kept}, expected at least gates.min_examples, {judged}: with fewer, "
+                    f"{idle[0]} would judge no past span"
+                )
         first, second = self.replay.ratio, self.gates.retry_ratio
         if second is not None and second <= first:
             return f"gates.retry_ratio: got {second:g}, expected more than replay.ratio, {first:g}"
@@ -205,6 +207,11 @@ class Deployment(Section):
         """Metric -> what a candidate must keep to."""
         named: dict[str, MetricGate] = {str(metric): gate for metric, gate in self.gates.metrics.items()}
         return named or DEFAULT_GATES[self.label.task]
+
+    @property
+    def holdout_spans(self) -> int:
+        """Of how many spans held-out examples are kept, so that each can have enough to be judged by."""
+        return max(self.replay.holdout_capacity // self.gates.min_examples, 1)
 
     @property
     def columns(self) -> dict[str, bool]:

@@ -5,6 +5,7 @@ The first rows of some files are read by ingest's own code; said is what a run w
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from components.errors import RetrainError
+from components.evaluate.logic import FORGETTING, METRICS
 from components.features import Cross, Hashed, Text
 from components.ingest.recipe import Source, make_recipe
 from components.models import Custom
@@ -215,11 +217,24 @@ def _check_rows(report: Report) -> None:
     for feature in deployment.preprocessing.specs():
         report.findings += row_checks.check_feature(feature, rows)
     by_span = _rows_by_span(report)
+    for metric in _of_past_pairs(deployment):
+        held_out = statistics.median(by_span.values()) * deployment.data.eval_share
+        kept = deployment.replay.holdout_per_span
+        report.findings += row_checks.check_rarer_class(metric, label, rows, held_out, kept)
     all_rows = sum(by_span.values()) / len(by_span) * len(report.spans)
     for i, names in enumerate(deployment.slices):
         report.findings += row_checks.check_slice(
             f"slices.{i}", names, rows, all_rows * deployment.data.eval_share, deployment.gates.min_examples
         )
+
+
+def _of_past_pairs(deployment: Deployment) -> list[str]:
+    """The metrics that past spans are judged by, of those that compare pairs."""
+    return [
+        metric
+        for metric, gate in deployment.gate_metrics.items()
+        if METRICS[metric].ranks and any(getattr(gate, limit) is not None for limit in FORGETTING)
+    ]
 
 
 def to_json(report: Report) -> dict[str, Any]:

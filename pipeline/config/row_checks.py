@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.evaluate.logic import FEWEST_OF_A_CLASS
 from components.features import Feature, Identity, Numeric, Tensor
 from components.label import Label
 
@@ -94,6 +96,38 @@ def check_label(label: Label, rows: Rows) -> Iterator[Finding]:
     if label.log and (clipped := _count(pc.less_equal(values, -1))):
         text = f"{name} is -1 or less in {clipped:,} of {rows}, where log(1 + y) is not defined; "
         yield Finding("warning", "label.log", text + "it is learned as if just above -1 there")
+
+
+def check_rarer_class(
+    metric: str, label: Label, rows: Rows, held_out: float, holdout_per_span: int
+) -> Iterator[Finding]:
+    """Too few examples of the rarer class for what a metric says of a past span to be more than noise.
+
+    Args:
+        metric: one that compares pairs of an example of each class.
+        label: of a binary task.
+        rows: to look at.
+        held_out: how many rows a span holds out.
+        holdout_per_span: how many of these are kept when it is past.
+    """
+    counts = _counts(rows.values(label.name))
+    if len(counts) != 2:
+        return
+    share = min(counts.values()) / sum(counts.values())
+    found = round(share * min(held_out, holdout_per_span))
+    if found >= FEWEST_OF_A_CLASS:
+        return
+    needed = math.ceil(2 * FEWEST_OF_A_CLASS / share)
+    noise = f"of the rarer class ({share:.2%} of {rows}), and {metric} is noise with fewer than "
+    noise += f"{FEWEST_OF_A_CLASS}: no past span is judged by it; "
+    if held_out < needed:
+        text = f"about {found} of the {held_out:,.0f} rows that a span holds out are {noise}make the spans "
+        text += "longer, raise data.eval_share, or gate log_loss, which compares no pairs"
+        yield Finding("warning", f"gates.metrics.{metric}", text)
+    else:
+        text = f"got {holdout_per_span}, of which about {found} are {noise}expected {needed:,} or more, "
+        text += "and of replay.holdout_capacity many times that"
+        yield Finding("warning", "replay.holdout_per_span", text)
 
 
 def check_weight(name: str, rows: Rows) -> Iterator[Finding]:

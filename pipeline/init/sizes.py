@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from components.evaluate.logic import FEWEST_OF_A_CLASS
+from pipeline.config.sections.learning import Replay
 from pipeline.init.profile import Profile
 from pipeline.init.roles import Role
 from pipeline.init.target import Found
@@ -16,6 +18,9 @@ _WARM_STEPS = 300
 _MOST_STEPS = 10_000  # of a run that learns many spans at once
 _FEW_ROWS = 800  # to train on, below which what is hidden only learns them by heart
 _BATCHES = ((1_000, 16), (5_000, 32), (20_000, 64), (100_000, 128), (500_000, 256))  # up to so many rows
+_JUDGED = 100  # held-out rows, by which most metrics are more than noise
+_SPANS_JUDGED = 50
+_MOST_HELD_OUT = 100_000  # of all spans; each run scores them twice
 _SLICE_VALUES = 10
 _MOST_SLICES = 2
 
@@ -58,7 +63,8 @@ def fit_sizes(profile: Profile, found: Found, roles: Sequence[Role], span_rows: 
     eval_share = 0.3 if rows < 1_000 else 0.2
     held_out = max(int(rows * eval_share), 1)
     trained = max(int(span_rows[0] * (1 - eval_share)), 1)
-    min_examples = max(min(100, int(0.6 * held_out)), 1)
+    needed = _needed(found)
+    min_examples = max(min(needed, int(0.6 * held_out)), 1)
     model = _model(roles, max(int(sum(span_rows) * (1 - eval_share)), 1))
     training = _training(trained, model["type"])
     metric, gate, why = _gate(found, held_out)
@@ -76,7 +82,8 @@ def fit_sizes(profile: Profile, found: Found, roles: Sequence[Role], span_rows: 
         replay={
             "capacity": max(20_000, 10 * rows) if rows < 10_000 else 50_000,
             "ratio": 0.5,
-            "holdout_per_span": max(min(500, held_out), min_examples),
+            "holdout_per_span": max(min(max(500, needed), held_out), min_examples),
+            **_holdout(min_examples),
         },
         metric=metric,
         gate=gate,
@@ -84,6 +91,19 @@ def fit_sizes(profile: Profile, found: Found, roles: Sequence[Role], span_rows: 
         min_examples=min_examples,
         slices=_slices(profile, roles, held_out, min_examples),
     )
+
+
+def _needed(found: Found) -> int:
+    """How many held-out rows it takes to tell a loss from chance: of an AUC, some of the rarer class."""
+    if found.label.task != "binary":
+        return _JUDGED
+    return max(_JUDGED, math.ceil(2 * FEWEST_OF_A_CLASS / found.smallest_share))
+
+
+def _holdout(min_examples: int) -> dict[str, int]:
+    """Room for the held-out rows of enough spans, where the default would be too little."""
+    room = max(min(_SPANS_JUDGED * min_examples, _MOST_HELD_OUT), min_examples)
+    return {"holdout_capacity": room} if room > Replay().holdout_capacity else {}
 
 
 def _quarantine(profile: Profile, found: Found, roles: Sequence[Role]) -> float | None:
@@ -122,10 +142,12 @@ def _gate(found: Found, held_out: int) -> tuple[str, dict[str, float], str]:
 
     A floor just above what looks at nothing; and losses that are more than the chance of few held-out rows.
     """
-    chance = 1.0 / math.sqrt(held_out)  # twice the largest standard deviation of a share
+    task = found.label.task
+    # An AUC's is that of the rarer class; the champion's is measured on the same rows, and moves along.
+    rows = held_out * min(8 * found.smallest_share, 1.0) if task == "binary" else held_out
+    chance = 1.0 / math.sqrt(rows)  # twice the largest standard deviation of a share
     drop, past = round(0.02 + chance, 2), round(0.04 + chance, 2)
     drops = {"max_drop": drop, "max_past_drop": past, "max_slice_drop": round(0.05 + 2 * chance, 2)}
-    task = found.label.task
     if task == "regression":
         why = "the mean of all rows has an r2 of 0"
         return "r2", {"min_value": 0.0, **{key: round(2 * value, 2) for key, value in drops.items()}}, why

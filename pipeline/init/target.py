@@ -67,6 +67,11 @@ class Found:
         """Of the most frequent class."""
         return max(self.counts.values()) / sum(self.counts.values())
 
+    @property
+    def smallest_share(self) -> float:
+        """Of the rarest class."""
+        return min(self.counts.values()) / sum(self.counts.values())
+
 
 def find_target(profile: Profile, name: str, task: Task | None, largest_missing: float) -> Found:
     """The task that a label sets, unless it is given.

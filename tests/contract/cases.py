@@ -257,7 +257,14 @@ def decide(folder: Path, material: Material) -> dict[str, Any]:
     }
 
 
-REPLAY: dict[str, Any] = {"capacity": 50, "holdout_per_span": 20, "holdout_capacity": 30, "seed": 7}
+REPLAY: dict[str, Any] = {
+    "capacity": 50,
+    "holdout_per_span": 20,
+    "holdout_capacity": 30,
+    "holdout_spans": 3,
+    "new_spans": [2],
+    "seed": 7,
+}
 
 
 def replay(folder: Path, material: Material) -> dict[str, Any]:
@@ -399,6 +406,7 @@ CASES = {
             ({"capacity": 0}, "capacity: got 0"),
             ({"holdout_per_span": 0}, "holdout_per_span: got 0"),
             ({"holdout_capacity": 0}, "holdout_capacity: got 0"),
+            ({"holdout_spans": 0}, "holdout_spans: got 0"),
             ({"schema": None}, "schema: got none, required for the columns word"),
         ),
         last=("buffer", "sample.json"),

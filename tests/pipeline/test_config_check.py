@@ -406,6 +406,41 @@ def test_weights() -> None:
     assert nothing.text == "w is 0 or missing in all 3 rows, so that none of them counts"
 
 
+@pytest.mark.parametrize(
+    ("held_out", "kept", "problem"),
+    [
+        (2_000, 1_000, None),
+        (
+            5_000,
+            500,
+            "replay.holdout_per_span: got 500, of which about 5 are of the rarer class (1.00% of all 1,000 "
+            "rows), and auc is noise with fewer than 10: no past span is judged by it; expected 2,000 or "
+            "more, and of replay.holdout_capacity many times that",
+        ),
+        (
+            400.4,
+            500,
+            "gates.metrics.auc: about 4 of the 400 rows that a span holds out are of the rarer class (1.00% "
+            "of all 1,000 rows), and auc is noise with fewer than 10: no past span is judged by it; make the "
+            "spans longer, raise data.eval_share, or gate log_loss, which compares no pairs",
+        ),
+    ],
+)
+def test_a_class_too_rare_to_judge_past_spans_by(held_out: float, kept: int, problem: str | None) -> None:
+    some = rows(y=[1] * 10 + [0] * 990)
+    found = texts(row_checks.check_rarer_class("auc", Label(name="y"), some, held_out, kept))
+    assert found == ([f"warning: {problem}"] if problem else [])
+
+
+def test_a_rare_class_is_told_where_past_spans_are_judged_by_pairs(deploy: Deploy) -> None:
+    few = [(i % 5, i / 8, "abc"[i % 3], int(i % 50 == 0)) for i in range(1_000)]
+    config = deploy({"1/a.csv": csv(few)})
+    (problem,) = found(config)
+    assert problem.startswith("warning: gates.metrics.auc: about 4 of the 200 rows that a span holds out are")
+    limits = {"auc": {"min_value": 0.5}, "log_loss": {"max_past_drop": 0.1}}
+    assert found(deploy({"1/a.csv": csv(few)}, gates={"min_examples": 1, "metrics": limits})) == []
+
+
 def test_slices() -> None:
     some = rows(a=[1, 1, 2, None], b=[b"u", b"v", b"u", b"u"])
     assert texts(row_checks.check_slice("slices.0", ["a"], some, held_out=200, min_examples=100)) == []
@@ -427,9 +462,9 @@ def command(*words: object) -> Any:
 
 
 def test_it_exits_1_on_errors_and_0_on_warnings(deploy: Deploy) -> None:
-    result = command(deploy({"1/a.csv": csv([(1, i, "ab"[i % 2], i % 2) for i in range(50)])}))
+    result = command(deploy({"1/a.csv": csv([(1, i, "ab"[i % 2], i % 2) for i in range(100)])}))
     assert result.exit_code == 0 and result.stdout.endswith("0 errors, 0 warnings\n")
-    config = deploy({"1/a.csv": csv([(1, 2, "w", i % 2) for i in range(50)])})
+    config = deploy({"1/a.csv": csv([(1, 2, "w", i % 2) for i in range(100)])})
     result = command(config)
     assert result.exit_code == 0 and result.stdout.endswith("0 errors, 2 warnings\n")
     result = command(deploy({"1/a.csv": csv([(1, 2, "w", 1)] * 50)}), "--json")

@@ -59,6 +59,18 @@ def test_the_floor_is_above_what_looks_at_nothing(label, metric, floor):
     assert sizes.gate["max_drop"] < sizes.gate["max_slice_drop"]
 
 
+@pytest.mark.parametrize(
+    ("rare", "min_examples", "per_span", "capacity"),
+    [(4_000, 100, 500, None), (500, 800, 800, 40_000), (40, 2_400, 4_000, 100_000)],
+)
+def test_what_is_held_out_has_some_of_a_rare_class(rare, min_examples, per_span, capacity):
+    sizes, _, _ = planned(20_000, [1] * rare + [0] * (20_000 - rare))
+    assert sizes.min_examples == min_examples
+    assert sizes.replay["holdout_per_span"] == per_span
+    assert sizes.replay.get("holdout_capacity") == capacity
+    assert sizes.gate["max_drop"] >= planned(20_000)[0].gate["max_drop"]
+
+
 def test_losses_allowed_are_smaller_with_more_rows():
     few, many = planned(200)[0].gate, planned(20_000)[0].gate
     assert few["max_drop"] > 2 * many["max_drop"]

@@ -487,6 +487,12 @@ def test_a_value_of_a_wrong_type_gets_no_jargon(tmp_path: Path, place: Place) ->
             "max_past_drop would judge no past span",
         ),
         (
+            ("replay", "holdout_capacity"),
+            99,
+            "replay.holdout_capacity: got 99, expected at least gates.min_examples, 100: with fewer, "
+            "max_past_drop would judge no past span",
+        ),
+        (
             ("gates", "retry_ratio"),
             0.5,
             "gates.retry_ratio: got 0.5, expected more than replay.ratio, 0.5",

@@ -162,8 +162,9 @@ class Replay(Section):
     )
     holdout_capacity: Positive = Field(
         20_000,
-        description="Most held-out examples kept of all spans together; with many spans each keeps fewer, "
-        "and with fewer than gates.min_examples it is not judged any more.",
+        description="Most held-out examples kept of all spans together. With many spans each keeps fewer; "
+        "where that would be less than gates.min_examples, some spans are left out: half of those that stay "
+        "are the newest, half a random choice of the older ones.",
     )
     seed: int = Field(0, ge=0, description="Seed of the sample; a buffer keeps the one that it began with.")
 

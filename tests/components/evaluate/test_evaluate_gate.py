@@ -23,7 +23,7 @@ def run(folder, evaluation, model, gates, baseline, base_record=None, found=SMOK
     Path(smoke.uri, "smoke.json").write_text(json.dumps(found))
     settings = {"metrics": gates, "new_spans": [2], "past_spans": [1] if baseline else []}
     settings |= {"min_examples": 100, "baseline": baseline}
-    settings |= {"task": "binary", "max_influence": None, "shadow": False, **more}
+    settings |= {"task": "binary", "max_influence": None, "shadow": False, "again": [], **more}
     blessing = standard_artifacts.ModelBlessing()
     blessing.uri = str(folder)
     inputs = {"evaluation": [evaluation], "model": [model], "smoke": [smoke]}
@@ -77,6 +77,20 @@ def test_the_line_is_carried_on_from_the_champions_record(tmp_path, of_both, can
     assert verdict["retention"]["span=2"]["auc"]["before"] == other["span=2"]["auc"]
     assert verdict["learning"]["auc"]["bwt"] == pytest.approx(now - 0.7)
     assert verdict["learning"]["auc"]["forgetting"] == pytest.approx(0.99 - now)
+
+
+def test_a_span_without_held_out_rows_leaves_the_row_and_one_learned_again_starts_anew(
+    tmp_path, of_both, candidate, record
+):
+    entry = {"learned": 0.7, "before": 0.6, "best": 0.99, "now": 0.9}
+    base = record(retention={name: {"auc": entry} for name in ("span=0", "span=1", "kind=a")})
+    verdict, _, _ = run(tmp_path / "out", of_both, candidate, GATES, True, base, again=[2])
+    assert verdict["retention"].keys() & {"span=0", "span=1", "span=2", "kind=a"} == {
+        "span=1",
+        "span=2",
+        "kind=a",
+    }
+    assert verdict["retention"]["span=2"]["auc"]["before"] is None
 
 
 def test_a_champion_of_before_there_were_rows_is_where_they_begin(tmp_path, of_both, candidate, record):

@@ -18,7 +18,7 @@ def values(examples=500, **metrics):
 def step(row, candidate, champion, new, relearned=(), metrics=("auc",), min_examples=100):
     """One version more in a line: its row, and the measures."""
     names = [f"span={span}" for span in new]
-    before = inherit(row, champion, names, metrics, min_examples)
+    before = inherit(row, champion, names, {*row, *candidate}, metrics, min_examples)
     unseen = [f"span={span}" for span in new if span not in relearned]
     extended = extend(before, candidate, champion, unseen, metrics, min_examples)
     return extended, learning(extended, before, metrics, classes=2)

@@ -11,7 +11,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.beam_memory import remembered
 from components.errors import RetrainError
-from components.replay import forget
+from components.replay import forget, logic
 from components.replay.component import Executor
 from components.replay.logic import EVERYTHING, Scheme, sample_keys
 
@@ -24,6 +24,8 @@ PROPERTIES = {
     "capacity": 40,
     "holdout_per_span": 5,
     "holdout_capacity": 100,
+    "holdout_spans": 20,
+    "new_spans": "[]",
     "seed": 7,
     "scheme": json.dumps(RESERVOIR),
 }
@@ -316,6 +318,35 @@ def test_held_out_rows_of_all_spans_together_are_bounded(tmp_path, spans, read):
     kept = read(second.folder / "Split-eval")
     assert [sum(row[0] == span for row in kept) for span in (1, 2)] == [4, 3]
     assert kept == sorted(bottom(spans[1].eval, 4)[0] + spans[2].eval, key=key_of)
+
+
+def test_of_more_spans_than_can_be_judged_some_have_no_held_out_rows_any_more(tmp_path, rows, write, read):
+    base, data = None, {}
+    for span in range(1, 6):
+        data[span] = rows(span, 14)
+        for split, some in (("train", data[span][:6]), ("eval", data[span][6:])):
+            write(tmp_path / f"examples-{span}/Split-{split}", some)
+        settings = {"holdout_capacity": 12, "holdout_spans": 3, "new_spans": json.dumps([span])}
+        made = run(tmp_path / str(span), tmp_path / f"examples-{span}", base, **settings)
+        base = made.folder
+        kept = logic.judged_spans(range(1, span + 1), 3, 7)
+        held_out = read(base / "Split-eval")
+        assert {int(name) for name in made.meta["eval"]} == {row[0] for row in held_out} == kept
+        assert list(made.meta["spans"]) == [str(known) for known in range(1, span + 1)]
+    # What those leave free the others had kept: 4 rows each, as in a pass over these spans alone.
+    assert held_out == sorted((r for s in kept for r in bottom(data[s][6:], 4)[0]), key=key_of)
+    assert {row[0] for row in read(base / "Split-train")} == set(range(1, 6))
+
+
+def test_spans_that_come_too_many_at_once_are_left_out_at_once(tmp_path, rows, write, read):
+    for split, count in (("train", 5), ("eval", 8)):
+        write(
+            tmp_path / f"examples/Split-{split}", [row for span in range(1, 7) for row in rows(span, count)]
+        )
+    made = run(tmp_path / "made", tmp_path / "examples", holdout_spans=2, new_spans="[1, 2, 3, 4, 5, 6]")
+    kept = logic.judged_spans(range(1, 7), 2, 7)
+    assert {row[0] for row in read(made.folder / "Split-eval")} == kept and 6 in kept
+    assert set(made.meta["eval"]) == set(map(str, kept))
 
 
 def test_rows_for_which_a_condition_holds_are_forgotten(tmp_path, write, read):

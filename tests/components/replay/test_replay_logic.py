@@ -13,6 +13,7 @@ from components.replay.logic import (
     below,
     decayed_keys,
     draw,
+    judged_spans,
     keep,
     merge,
     sample_keys,
@@ -363,6 +364,33 @@ def test_groups_are_named_by_their_values():
     names, index = Scheme("per_span").groups(np.array([7, 3, 7]), [])
     assert ([names[i] for i in index], sorted(names)) == (["7", "3", "7"], ["3", "7"])
     assert Scheme("recency", half_life=1.0).groups(np.array([7, 3]), [])[0] == ONE
+
+
+some_spans = st.sets(st.integers(0, 10_000), min_size=1, max_size=60)
+
+
+@given(some_spans, st.integers(1, 20), st.integers(0, 100))
+def test_so_many_spans_are_judged_the_newest_among_them(spans, most, seed):
+    kept = judged_spans(spans, most, seed)
+    assert kept <= spans and len(kept) == min(most, len(spans))
+    assert kept.issuperset(sorted(spans)[-((most + 1) // 2) :])
+
+
+@given(some_spans, st.integers(1, 20), st.integers(0, 100), st.integers(1, 5))
+def test_spans_left_out_run_by_run_are_those_of_one_look(spans, most, seed, in_a_run):
+    ordered, kept = sorted(spans), frozenset()
+    for begin in range(0, len(ordered), in_a_run):
+        kept = judged_spans(kept.union(ordered[begin : begin + in_a_run]), most, seed)
+    assert kept == judged_spans(spans, most, seed)
+
+
+def test_of_the_older_spans_each_is_judged_as_often():
+    times, seeds = np.zeros(40), 2000
+    for seed in range(seeds):
+        times[sorted(judged_spans(range(40), 20, seed))] += 1
+    assert (times[30:] == seeds).all()
+    share = 1 / 3  # 10 of 30
+    assert chi_square(times[:30], seeds * share) / (1 - share) < 58.4  # 29 degrees of freedom, 1 in 1000
 
 
 def test_a_scheme_has_what_matters_to_it_and_no_more():
