@@ -136,13 +136,13 @@ def _make(
     on_step: Callable[[str], None],
     log: Path | None,
 ) -> int:
-    from pipeline import graph, runner
+    from pipeline import graph, run_metadata, runner
     from pipeline.learn import new_log
 
     watch = runner.Watch(lambda stage: on_step(_STEPS.get(stage, "starting")))
-    connection = runner.metadata_connection(deployment.state, deployment.engine.metadata)
+    connection = run_metadata.connection(deployment.state, deployment.engine.metadata)
     beam_args = job_args(deployment.engine.beam_args)
     pipeline = graph.build_forget(deployment, champion, where, reason, beam_args, connection)
     runner.execute(pipeline, watch, log or new_log(deployment.state, "forget"))
-    registered = runner.Results(connection, watch.run_id).artifact("RegisteredVersion")
+    registered = run_metadata.Results(connection, watch.run_id).artifact("RegisteredVersion")
     return int(registered.properties["version"].int_value)

@@ -89,6 +89,16 @@ class Learner:
         schema.check_schema(self.deployment, self._schema)
         self._registry: Registry = open_registry(self.deployment)
         self._pattern = pattern.parse(self.deployment.data.pattern)
+        self._read: tuple[Version | None, Sequence[Version]] | None = None
+
+    def _known(self) -> tuple[Version | None, Sequence[Version]]:
+        """The champion, and all versions: read once from one run to the next, as there may be thousands.
+
+        Nobody else registers one meanwhile, as whoever goes through `outcomes` holds the deployment's lock.
+        """
+        if self._read is None:
+            self._read = self._registry.champion(), self._registry.versions()
+        return self._read
 
     def waiting(self) -> tuple[int, ...]:
         """The spans to learn. Imports nothing heavy, and changes nothing.
@@ -98,7 +108,7 @@ class Learner:
                 there is nothing that a shadow could be held against, or nothing left that it could learn.
         """
         on_disk = find_spans(self.deployment.data)
-        champion, versions = self._registry.champion(), self._registry.versions()
+        champion, versions = self._known()
         if self.from_scratch:
             return self._kept(on_disk, champion, versions)
         found = self._pending(on_disk, champion, versions, self.retry, self.until)
@@ -146,7 +156,7 @@ class Learner:
     def late(self) -> list[Late]:
         """The spans that differ from what was learned, or came too late; they wait to be asked for."""
         on_disk = find_spans(self.deployment.data)
-        champion, versions = self._registry.champion(), self._registry.versions()
+        champion, versions = self._known()
         after = self._pending(on_disk, champion, versions).late
         return find_late(self.deployment, on_disk, champion, versions, after)
 
@@ -168,6 +178,7 @@ class Learner:
         Raises:
             RetrainError: a run could not be done; what was learned before it stays.
         """
+        self._read = None  # what was read before the command had the lock
         skipped, refused_by_gate = 0, frozenset[int]()
         while True:
             waiting = [span for span in self.waiting() if span not in refused_by_gate]
@@ -208,7 +219,7 @@ class Learner:
         log = new_log(self.deployment.state, f"{'check' if self.check else 'run'}-span-{spans[-1]}")
         self.log_to(log)
         self.on_stage("starting")
-        from pipeline import graph, runner
+        from pipeline import graph, run_metadata, runner
 
         deployment = self.deployment if attempt == 1 else _with_more_replay(self.deployment)
         complete = schema.complete_schema(deployment, self._schema)
@@ -218,10 +229,11 @@ class Learner:
             _check_start(deployment, run.start)
         label = f"span{'s' * (len(spans) > 1)} {self._pattern.label(spans)}" + ", again" * (attempt > 1)
         watch = runner.Watch(lambda stage: self.on_stage(f"{label}: {STAGES.get(stage, 'starting')}"))
-        connection = runner.metadata_connection(deployment.state, deployment.engine.metadata)
+        connection = run_metadata.connection(deployment.state, deployment.engine.metadata)
         pipeline = graph.build(deployment, run, complete, job_args(deployment.engine.beam_args), connection)
+        self._read = None  # the run registers a version, and moves the alias
         runner.execute(pipeline, watch, log)
-        outcome = self._outcome(run, runner.Results(connection, watch.run_id), watch.seconds, log)
+        outcome = self._outcome(run, run_metadata.Results(connection, watch.run_id), watch.seconds, log)
         if self.from_scratch:
             return self._promoted(outcome)
         if outcome.blessed and run.is_challenged(deployment):
@@ -251,7 +263,7 @@ class Learner:
         from components.replay.component import read_meta
         from pipeline.graph import Run
 
-        base, versions = self._registry.champion(), self._registry.versions()
+        base, versions = self._known()
         root, on_disk = self.deployment.data.path, find_spans(self.deployment.data)
         paths = {span: self._files(span, on_disk[span]) for span in spans}
         files = {span: identify(root, found) for span, found in paths.items()}

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler.compiler import Compiler
-from tfx.orchestration import metadata
 from tfx.orchestration.beam.beam_dag_runner import BeamDagRunner, PipelineNodeAsDoFn
 from tfx.orchestration.pipeline import Pipeline
 
 from components import beam_memory
 from components.errors import RetrainError
+from pipeline.run_metadata import Results, of_the_run_alone
 
 # Registering a version and moving the alias act on the registry, which may have changed since:
 # they are idempotent, and never taken from TFX's cache. The smoke test measures this machine, too.
@@ -107,7 +104,7 @@ def execute(pipeline: Pipeline, watch: Watch, log: Path) -> None:
             node.pipeline_node.execution_options.caching_options.enable_cache = False
     _WatchedNode.watch = watch
     try:
-        with _orchestrate_in_memory(), beam_memory.remembered():
+        with _orchestrate_in_memory(), beam_memory.remembered(), of_the_run_alone():
             _WatchedRunner().run_with_ir(graph)
     except Exception as error:
         if watch.failed is None:
@@ -130,36 +127,6 @@ class StageError(RetrainError):
         )
 
 
-class Results:
-    """What one run left in ML Metadata.
-
-    Args:
-        connection: of ML Metadata.
-        run_id: of the run.
-    """
-
-    def __init__(self, connection: Any, run_id: str) -> None:
-        self._connection, self._run_id = connection, run_id
-
-    def executions(self) -> dict[int, int]:
-        """The executions of the run so far, by id, with their states."""
-        with metadata.Metadata(self._connection) as handle:
-            context = handle.store.get_context_by_type_and_name("pipeline_run", self._run_id)
-            found = handle.store.get_executions_by_context(context.id) if context else []
-        return {execution.id: execution.last_known_state for execution in found}
-
-    def artifact(self, type_name: str) -> Any:
-        """The run's artifact of a type, new or from the cache; None where it made none."""
-        with metadata.Metadata(self._connection) as handle:
-            context = handle.store.get_context_by_type_and_name("pipeline_run", self._run_id)
-            found = [a for a in handle.store.get_artifacts_by_context(context.id) if a.type == type_name]
-        return max(found, key=lambda artifact: artifact.id) if found else None
-
-    def read(self, type_name: str, file: str) -> Any:
-        """The content of a JSON file of the run's artifact of a type."""
-        return json.loads((Path(self.artifact(type_name).uri) / file).read_text())
-
-
 @contextlib.contextmanager
 def _orchestrate_in_memory() -> Iterator[None]:
     """BeamDagRunner makes its own Beam pipeline with the options of the command line, and has no
@@ -170,33 +137,3 @@ def _orchestrate_in_memory() -> Iterator[None]:
         yield
     finally:
         sys.argv = argv
-
-
-def metadata_connection(state: Path, database: Any) -> Any:
-    """ML Metadata's connection: SQLite in the state folder, or a configured server.
-
-    Raises:
-        RetrainError: the environment variable of the password is not set.
-    """
-    if database is None:
-        return metadata.sqlite_metadata_connection_config(str(state / "metadata.sqlite"))
-    password = ""
-    if database.password_env:
-        if database.password_env not in os.environ:
-            raise RetrainError(
-                f"engine.metadata.password_env: the environment variable {database.password_env} is not set"
-            )
-        password = os.environ[database.password_env]
-    if database.type == "mysql":
-        return metadata.mysql_metadata_connection_config(
-            database.host, database.port, database.database, database.user, password
-        )
-    return metadata_store_pb2.ConnectionConfig(
-        postgresql=metadata_store_pb2.PostgreSQLDatabaseConfig(
-            host=database.host,
-            port=str(database.port),
-            user=database.user,
-            password=password,
-            dbname=database.database,
-        )
-    )

@@ -24,7 +24,7 @@ CHANGES = {
     "transform": {"policy": "reuse"},
     # Full by the third span, so that what is read and written does not grow with their number.
     "replay": {"capacity": 2_000, "holdout_per_span": 200, "holdout_capacity": 400},
-    "gates": {"metrics": {"auc": {"min_value": 0.0}}, "min_examples": 1},
+    "gates": {"metrics": {"auc": {"min_value": 0.0}}, "min_examples": 100},
     "slices": [],
 }
 
