@@ -213,8 +213,7 @@ def without_rows(meta: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
     """What a buffer knows of its samples when rows are taken out wherever they came in.
 
     What is left of a sample is a sample of what is left of the data, and how much each group may have is
-    found anew. A span without a held-out example
-    cannot be judged any more, and the gate must not ask for it.
+    found anew. A span without a held-out example cannot be judged any more, and the gate must not ask for it.
     """
     judged = {span: threshold for span, threshold in meta["eval"].items() if counts.left[int(span)]}
     return {**meta, "eval": judged, "quotas": {}}
