@@ -83,13 +83,13 @@ class Learner:
     log_to: Callable[[Path], None] = lambda _: None
     left_out: Mapping[int, str] = field(default_factory=dict)
     changed: Mapping[int, str] = field(default_factory=dict)
+    _read: tuple[Version | None, Sequence[Version]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._schema = schema.read_schema(self.deployment.schema_path)
         schema.check_schema(self.deployment, self._schema)
         self._registry: Registry = open_registry(self.deployment)
         self._pattern = pattern.parse(self.deployment.data.pattern)
-        self._read: tuple[Version | None, Sequence[Version]] | None = None
 
     def _known(self) -> tuple[Version | None, Sequence[Version]]:
         """The champion, and all versions: read once from one run to the next, as there may be thousands.
@@ -178,9 +178,9 @@ class Learner:
         Raises:
             RetrainError: a run could not be done; what was learned before it stays.
         """
-        self._read = None  # what was read before the command had the lock
         skipped, refused_by_gate = 0, frozenset[int]()
         while True:
+            self._read = None  # what was read before the command had the lock, or before a run changed it
             waiting = [span for span in self.waiting() if span not in refused_by_gate]
             if len(waiting) <= skipped or (self.challenger() and not self.check):
                 return
@@ -196,6 +196,7 @@ class Learner:
             if outcome.only_forgot and self.deployment.gates.retry_ratio is not None:
                 # Killed before this, the same command comes here again: the spans still wait, as
                 # `plan.pending` has it, and the first attempt comes from TFX's cache.
+                self._read = None
                 outcome = self._run(spans, attempt=2)
                 yield outcome
             once = self.check or self.together or self.from_scratch or self.span is not None
@@ -231,7 +232,6 @@ class Learner:
         watch = runner.Watch(lambda stage: self.on_stage(f"{label}: {STAGES.get(stage, 'starting')}"))
         connection = run_metadata.connection(deployment.state, deployment.engine.metadata)
         pipeline = graph.build(deployment, run, complete, job_args(deployment.engine.beam_args), connection)
-        self._read = None  # the run registers a version, and moves the alias
         runner.execute(pipeline, watch, log)
         outcome = self._outcome(run, run_metadata.Results(connection, watch.run_id), watch.seconds, log)
         if self.from_scratch:

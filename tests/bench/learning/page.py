@@ -128,8 +128,8 @@ def _cost(cost: Mapping[str, Any]) -> str:
         [
             "## The cost of an update\n",
             f"Spans of {cost['rows']:,} taxi trips, drawn anew with noise; `transform.policy: reuse`, a "
-            "buffer full from the third span on. Each run a process of its own, of two deployments "
-            "turn by turn: medians of five, and of the turns' growth.\n",
+            "buffer full from the third span on. Each run a process of its own, of two deployments at "
+            "the same time: medians of five, and of their ratios.\n",
             f"| | spans {spans['early']} | spans {spans['late']} | growth |",
             "|---|---|---|---|",
             *rows,

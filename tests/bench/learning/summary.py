@@ -132,7 +132,8 @@ def targets(tables: Mapping[str, Any], cost: Mapping[str, Any] | None) -> list[d
             say(
                 "cost",
                 f"an update at span 50 costs what it did at span 5, within 5 %, {what}",
-                f"{cost['median']['early'][key]} s and {cost['median']['late'][key]} s",
+                f"{cost['median']['early'][key]} s and {cost['median']['late'][key]} s: "
+                f"{cost['growth'][key]:+.1%}",
                 abs(cost["growth"][key]) <= 0.05,
             )
     return found
