@@ -1,10 +1,14 @@
-"""Artifacts, in ML Metadata's sense: types of our own, and where they are."""
+"""Artifacts, in ML Metadata's sense: types of our own, where they are, and the small files in them."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact, Property, PropertyType
 
@@ -66,3 +70,29 @@ def folder_of(artifacts: Sequence[Artifact]) -> str:
             "Restore the folder"
         )
     return str(artifact.uri)
+
+
+def read_json(folder: str, name: str) -> Any:
+    """What a stage has left in a file of its artifact's folder."""
+    with open(os.path.join(folder, name)) as file:
+        return json.load(file)
+
+
+def write_json(folder: str, name: str, content: Any) -> None:
+    """Leaves it there for the stages behind; makes the folder. Nobody reads it before the stage has ended."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "w") as file:
+        json.dump(content, file, indent=1)
+
+
+def read_schema(folder: str) -> schema_pb2.Schema:
+    """The schema of an artifact's folder.
+
+    Raises:
+        RetrainError: there is none.
+    """
+    path = os.path.join(folder, "schema.pbtxt")
+    if not os.path.exists(path):
+        raise RetrainError(f"{path}: there is no such file; the schema's artifact holds a schema.pbtxt")
+    with open(path) as file:
+        return text_format.Parse(file.read(), schema_pb2.Schema())

@@ -14,7 +14,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 
 from components import bounded
-from components.artifacts import EdgeModel, folder_of
+from components.artifacts import EdgeModel, folder_of, write_json
 from components.edge import logic
 from components.errors import RetrainError
 from components.names import EDGE_FILE, EDGE_MODEL
@@ -52,8 +52,7 @@ class Executor(base_executor.BaseExecutor):
                 os.remove(made)
             else:
                 os.rename(made, os.path.join(output.uri, EDGE_MODEL))
-        with open(os.path.join(output.uri, EDGE_FILE), "w") as file:
-            json.dump(found, file, indent=1)
+        write_json(output.uri, EDGE_FILE, found)
 
 
 def _files(input_dict: dict[str, list[types.Artifact]], split: str) -> str:

@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import EdgeModel, RegisteredVersion, folder_of
+from components.artifacts import EdgeModel, RegisteredVersion, folder_of, read_json, write_json
 from components.errors import RetrainError
 from components.evaluate import logic, retention
 from components.label import Label, read_label_state
@@ -129,9 +129,11 @@ class Executor(base_executor.BaseExecutor):
             line,
             self._influence(input_dict, settings),
         )
-        smoke = _read(input_dict["smoke"], SMOKE_FILE)
-        edge = _read(input_dict["edge"], EDGE_FILE) if input_dict.get("edge") else {"problems": []}
-        broken = [*smoke["problems"], *(f"TFLite model: {problem}" for problem in edge["problems"])]
+        smoke = read_json(folder_of(input_dict["smoke"]), SMOKE_FILE)
+        broken = list(smoke["problems"])
+        if input_dict.get("edge"):
+            edge = read_json(folder_of(input_dict["edge"]), EDGE_FILE)
+            broken += [f"TFLite model: {problem}" for problem in edge["problems"]]
         if broken:
             verdict = replace(verdict, blessed=False, reasons=[*broken, *verdict.reasons])
         again = [logic.span_slice(span) for span in settings["again"]]
@@ -139,7 +141,6 @@ class Executor(base_executor.BaseExecutor):
         row = retention.extend(line, candidate, champion, unseen, metrics, min_examples)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessing.set_int_custom_property("blessed", int(verdict.blessed))
-        os.makedirs(blessing.uri, exist_ok=True)
         found = verdict.to_json() | {
             "only_forgetting": verdict.only_forgetting and not broken,
             "candidate": candidate,
@@ -147,10 +148,8 @@ class Executor(base_executor.BaseExecutor):
             "retention": row,
             "learning": retention.learning(row, line, metrics, self._classes(input_dict, settings["task"])),
         }
-        with open(os.path.join(blessing.uri, SMOKE_FILE), "w") as file:
-            json.dump(smoke, file, indent=1)
-        with open(os.path.join(blessing.uri, VERDICT_FILE), "w") as file:
-            json.dump(found, file, indent=1)
+        write_json(blessing.uri, SMOKE_FILE, smoke)
+        write_json(blessing.uri, VERDICT_FILE, found)
         # What TFX's own components look for.
         open(os.path.join(blessing.uri, "BLESSED" if verdict.blessed else "NOT_BLESSED"), "w").close()
 
@@ -160,10 +159,10 @@ class Executor(base_executor.BaseExecutor):
         limit, expected = settings["max_influence"], settings["past_spans"] and not settings["shadow"]
         if limit is None:
             return []
-        path = os.path.join(folder_of(input_dict["model"]), "checkpoint", "influence.json")
-        if os.path.exists(path):
-            with open(path) as file:
-                return logic.judge_influence(json.load(file)["slices"], limit, settings["min_examples"])
+        checkpoint = os.path.join(folder_of(input_dict["model"]), "checkpoint")
+        if os.path.exists(os.path.join(checkpoint, "influence.json")):
+            slices = read_json(checkpoint, "influence.json")["slices"]
+            return logic.judge_influence(slices, limit, settings["min_examples"])
         return [logic.not_measured("max_influence", logic.LOSS, logic.PAST_SPANS, limit)] if expected else []
 
     def _classes(self, input_dict: dict[str, list[types.Artifact]], task: str) -> int | None:
@@ -173,20 +172,12 @@ class Executor(base_executor.BaseExecutor):
         return len(state.classes) if state else None
 
 
-def _read(artifacts: Sequence[types.Artifact], name: str) -> dict[str, Any]:
-    """What a stage has found: a JSON file of its artifact."""
-    with open(os.path.join(folder_of(artifacts), name)) as file:
-        found: dict[str, Any] = json.load(file)
-    return found
-
-
 def _row_of(input_dict: dict[str, list[types.Artifact]]) -> retention.Row:
     """The champion's row; a version made before there were rows has none."""
     if not input_dict.get("base_record"):
         return {}
-    with open(os.path.join(folder_of(input_dict["base_record"]), "record.json")) as file:
-        row: retention.Row = json.load(file)["verdict"].get("retention", {})
-    return row
+    verdict = read_json(folder_of(input_dict["base_record"]), "record.json")["verdict"]
+    return dict(verdict.get("retention", {}))
 
 
 class GateSpec(ComponentSpec):

@@ -7,15 +7,13 @@ import os
 from typing import Any
 
 import apache_beam as beam
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import Quarantine
+from components.artifacts import Quarantine, read_schema
 from components.errors import RetrainError
 from components.ingest import recipe, report
 from components.ingest.beam import CutIntoParts, ParseAndWrite, WriteSummary, record_writer
@@ -43,7 +41,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         quarantine = artifact_utils.get_single_instance(output_dict["quarantine"])
         sources = recipe.read_spans(exec_properties["spans"])
         rules = recipe.make_recipe(
-            _read_schema(artifact_utils.get_single_uri(input_dict["schema"])),
+            read_schema(artifact_utils.get_single_uri(input_dict["schema"])),
             exec_properties["label"],
             exec_properties["eval_share"],
         )
@@ -153,13 +151,6 @@ class Ingest(base_beam_component.BaseBeamComponent):
                 quarantine=types.Channel(type=Quarantine),
             )
         )
-
-
-def _read_schema(folder: str) -> schema_pb2.Schema:
-    path = os.path.join(folder, "schema.pbtxt")
-    if not fileio.exists(path):
-        raise RetrainError(f"{path}: there is no such file; the schema's artifact holds a schema.pbtxt")
-    return text_format.Parse(_read(path), schema_pb2.Schema())
 
 
 def _write_quarantine(summary: report.Summary, folder: str, copies: str | None) -> dict[int, str]:

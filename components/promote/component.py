@@ -13,7 +13,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
-from components.artifacts import Decision, EdgeModel, RegisteredVersion, folder_of
+from components.artifacts import Decision, EdgeModel, RegisteredVersion, folder_of, read_json, write_json
 from components.errors import RetrainError
 from components.names import EDGE_FILE, SMOKE_FILE
 from components.promote import logic
@@ -32,8 +32,8 @@ class RegisterExecutor(base_executor.BaseExecutor):
         # TFX adds the inputs of conditions to those of the specification.
         uris = {name: folder_of(input_dict[name]) for name in RegisterSpec.INPUTS if input_dict.get(name)}
         settings = json.loads(exec_properties["settings"])
-        decision = _read(uris["decision"], "decision.json")
-        verdict = _read(uris["blessing"], "verdict.json")
+        decision = read_json(uris["decision"], "decision.json")
+        verdict = read_json(uris["blessing"], "verdict.json")
         told = _told(uris) | {name: settings[name] for name in ("attempt", "shadow") if settings[name]}
         output = artifact_utils.get_single_instance(output_dict["version"])
         registry = Registry(
@@ -52,11 +52,9 @@ class RegisterExecutor(base_executor.BaseExecutor):
             fingerprint=settings["fingerprint"],
             kind=settings["kind"],
         )
-        os.makedirs(output.uri, exist_ok=True)
-        _write(output.uri, logic.FILES_FILE, settings["files"])
-        _write(
-            output.uri, logic.RECORD_FILE, {"decision": decision, "verdict": verdict, "uris": uris, **told}
-        )
+        write_json(output.uri, logic.FILES_FILE, settings["files"])
+        record = {"decision": decision, "verdict": verdict, "uris": uris, **told}
+        write_json(output.uri, logic.RECORD_FILE, record)
         output.version = registry.register(
             version,
             path_utils.serving_model_path(uris["model"]),
@@ -89,17 +87,7 @@ def _told(uris: Mapping[str, str]) -> dict[str, Any]:
     }
     if "edge" in uris:
         files["edge"] = (uris["edge"], EDGE_FILE)
-    return {name: _read(*file) for name, file in files.items() if os.path.exists(os.path.join(*file))}
-
-
-def _read(uri: str, name: str) -> Any:
-    with open(os.path.join(uri, name)) as file:
-        return json.load(file)
-
-
-def _write(uri: str, name: str, content: Any) -> None:
-    with open(os.path.join(uri, name), "w") as file:
-        json.dump(content, file, indent=1)
+    return {name: read_json(*file) for name, file in files.items() if os.path.exists(os.path.join(*file))}
 
 
 class RegisterSpec(ComponentSpec):

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from components.artifacts import read_json, read_schema, write_json
 from components.errors import RetrainError
 from components.replay import logic
 from components.replay.beam import Columns, CountBySpan, Draw, MergeSketches, ReadRows, WriteInOrder
@@ -171,9 +170,7 @@ def read_columns(schema_uri: str, names: Sequence[str] | None = None) -> Columns
     Raises:
         RetrainError: the schema does not have one of them.
     """
-    with open(os.path.join(schema_uri, "schema.pbtxt")) as file:
-        schema = text_format.Parse(file.read(), schema_pb2.Schema())
-    kinds: dict[str, int] = {feature.name: feature.type for feature in schema.feature}
+    kinds: dict[str, int] = {feature.name: feature.type for feature in read_schema(schema_uri).feature}
     for name in names or ():
         if name not in kinds:
             raise RetrainError(
@@ -201,8 +198,7 @@ def begun_anew(meta: Mapping[str, Any], scheme: Scheme) -> dict[str, Any]:
 
 def write_meta(uri: str, meta: Mapping[str, Any]) -> None:
     """The other direction of `read_meta`."""
-    with open(os.path.join(uri, SAMPLE_FILE), "w") as file:
-        json.dump(meta, file)
+    write_json(uri, SAMPLE_FILE, meta)
 
 
 def read_meta(uri: str) -> dict[str, Any]:
@@ -217,8 +213,7 @@ def read_meta(uri: str) -> dict[str, Any]:
         RetrainError: the folder holds no replay buffer, or one that is too old.
     """
     try:
-        with open(os.path.join(uri, SAMPLE_FILE)) as file:
-            meta: dict[str, Any] = json.load(file)
+        meta: dict[str, Any] = read_json(uri, SAMPLE_FILE)
     except FileNotFoundError:
         raise RetrainError(
             f"replay: the champion's buffer {uri} is not there (no {SAMPLE_FILE}). Restore the folder, or "

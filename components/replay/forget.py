@@ -21,6 +21,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import expression
+from components.artifacts import write_json
 from components.errors import RetrainError
 from components.names import EXAMPLE_ID, SPAN
 from components.replay.beam import Columns, Kept, ReadRows, WriteInOrder, decoded, numbers, records
@@ -177,8 +178,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                     | f"Write[{split}]" >> WriteInOrder(os.path.join(uri, "data_tfrecord"))
                 )
         told = {"where": where, "reason": exec_properties["reason"], "spans": spans, **counts.to_json()}
-        with open(os.path.join(buffer.uri, FORGOTTEN_FILE), "w") as file:
-            json.dump(told, file, indent=1)
+        write_json(buffer.uri, FORGOTTEN_FILE, told)
         write_meta(buffer.uri, without_rows(meta, counts) if where else without_spans(meta, spans))
 
 

@@ -14,7 +14,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 
 from components import bounded
-from components.artifacts import folder_of
+from components.artifacts import folder_of, write_json
 from components.errors import RetrainError
 from components.names import EXPECTED_ANSWERS, SMOKE_FILE
 
@@ -45,9 +45,7 @@ class Executor(base_executor.BaseExecutor):
         found = judged(ended, limits)
         output = artifact_utils.get_single_instance(output_dict["infra_blessing"])
         output.set_int_custom_property("blessed", int(not found["problems"]))
-        os.makedirs(output.uri, exist_ok=True)
-        with open(os.path.join(output.uri, SMOKE_FILE), "w") as file:
-            json.dump(found, file, indent=1)
+        write_json(output.uri, SMOKE_FILE, found)
 
 
 def judged(ended: bounded.Ended, limits: Mapping[str, Any]) -> dict[str, Any]:

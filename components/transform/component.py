@@ -12,7 +12,6 @@ from dataclasses import asdict
 from typing import Any
 
 import tensorflow_transform as tft
-from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.components.statistics_gen import stats_artifact_utils
@@ -23,7 +22,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import features as feature_specs
-from components.artifacts import folder_of
+from components.artifacts import folder_of, read_json, read_schema, write_json
 from components.custom import load_module
 from components.features import Feature
 from components.label import VOCABULARY
@@ -61,8 +60,8 @@ class Executor(stock.Executor):
         else:
             super().Do(input_dict, output_dict, exec_properties)
             fit = describe(made, features, columns, _vocabularies(output, features), before)
-            _write(output, FIT_FILE, asdict(fit))
-        _write(output, POLICY_FILE, decision.to_json())
+            write_json(output, FIT_FILE, asdict(fit))
+        write_json(output, POLICY_FILE, decision.to_json())
 
 
 def _decide(
@@ -83,16 +82,14 @@ def _decide(
         new = unknown(label["name"], columns, _terms(base, VOCABULARY))
         named = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
         changed = [f"classes that the graph does not know: {named}"] if new else []
-    with open(os.path.join(base, POLICY_FILE)) as file:
-        reuses = json.load(file)["reuses"]
+    reuses = read_json(base, POLICY_FILE)["reuses"]
     found = measure(before, features, columns, _vocabularies(base, features), policy)
     return decide(policy, changed, found, reuses)
 
 
 def definition(config: Mapping[str, Any], schema_folder: str) -> dict[str, Any]:
     """`components.transform.policy.Fit.definition` of a graph that is fitted now."""
-    with open(os.path.join(schema_folder, "schema.pbtxt")) as file:
-        schema = text_format.Parse(file.read(), schema_pb2.Schema())
+    schema = read_schema(schema_folder)
     return {
         "features": config["features"],
         "label": {key: config["label"][key] for key in ("name", "task", "log", "example_weight")},
@@ -118,16 +115,7 @@ def _terms(graph: str, vocabulary: str) -> frozenset[str]:
 
 def _read_fit(graph: str) -> Fit | None:
     """None of a graph that an earlier retrain fitted."""
-    path = os.path.join(graph, FIT_FILE)
-    if not os.path.exists(path):
-        return None
-    with open(path) as file:
-        return Fit(**json.load(file))
-
-
-def _write(uri: str, name: str, content: Any) -> None:
-    with open(os.path.join(uri, name), "w") as file:
-        json.dump(content, file, indent=1)
+    return Fit(**read_json(graph, FIT_FILE)) if os.path.exists(os.path.join(graph, FIT_FILE)) else None
 
 
 class TransformSpec(ComponentSpec):

@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import Decision, Quarantine
+from components.artifacts import Decision, Quarantine, read_json, read_schema, write_json
 from components.errors import RetrainError
 from components.validate import logic, poison
 
@@ -32,8 +31,7 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
-        with open(os.path.join(schema_uri, "schema.pbtxt")) as file:
-            schema = text_format.Parse(file.read(), schema_pb2.Schema())
+        schema = read_schema(schema_uri)
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
         splits = artifact_utils.decode_split_names(anomalies.split_names)
         found = {
@@ -48,10 +46,7 @@ class Executor(base_executor.BaseExecutor):
                 _read(os.path.join(report.uri, f"SplitPair-{pair}", _ANOMALIES_FILE)),
                 logic.comparators(schema),
             )
-        with open(
-            os.path.join(artifact_utils.get_single_uri(input_dict["quarantine"]), "report.json")
-        ) as file:
-            report = json.load(file)
+        report = read_json(artifact_utils.get_single_uri(input_dict["quarantine"]), "report.json")
         limits = json.loads(exec_properties["poisoning"])
         released, reference = limits.pop("released"), limits.pop("reference")
         spans = {int(span): counts for span, counts in report["per_span"].items()}
@@ -69,11 +64,9 @@ class Executor(base_executor.BaseExecutor):
         )
         output = artifact_utils.get_single_instance(output_dict["decision"])
         output.train = int(decision.action == "train")
-        os.makedirs(output.uri, exist_ok=True)
-        with open(os.path.join(output.uri, DECISION_FILE), "w") as file:
-            # The labels are what the next span's are compared with.
-            labels = {str(span): counts["labels"] for span, counts in spans.items()}
-            json.dump(decision.to_json() | {"labels": labels}, file, indent=1)
+        # The labels are what the next span's are compared with.
+        labels = {str(span): counts["labels"] for span, counts in spans.items()}
+        write_json(output.uri, DECISION_FILE, decision.to_json() | {"labels": labels})
 
 
 def _read(path: str) -> anomalies_pb2.Anomalies:

@@ -394,8 +394,3 @@ def test_component():
 def test_parameters_are_checked_before_anything_runs(wrong, fact):
     with pytest.raises(RetrainError, match=fact):
         component.Ingest(channel(), **GOOD | wrong)
-
-
-def test_a_schema_artifact_without_a_schema(tmp_path):
-    with pytest.raises(RetrainError, match=r"schema\.pbtxt: there is no such file"):
-        component._read_schema(str(tmp_path))
