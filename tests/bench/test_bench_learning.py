@@ -91,6 +91,12 @@ def test_a_seed_without_its_reference_has_no_share(results: Any) -> None:
     assert summary.table(PROBLEMS["taxi"], results)["replay"]["share"] == {"mean": 0.4, "sd": None}
 
 
+def test_seconds_are_those_of_the_quickest_seed(results: Any) -> None:
+    results["replay"][0]["runs"][1]["seconds"] = 9000.0
+    found = summary.table(PROBLEMS["taxi"], results)["replay"]
+    assert found["seconds"] == {"least": sum(run["seconds"] for run in results["replay"][1]["runs"])}
+
+
 def test_a_rejected_version_is_told(results: Any) -> None:
     results["replay"][0]["runs"][1]["served"] = False
     assert summary.table(PROBLEMS["taxi"], results)["replay"]["rejected"] == 1
