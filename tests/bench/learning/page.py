@@ -63,7 +63,7 @@ _NOTES: Mapping[str, str] = {
     "0.652 from the first window alone, 0.837 from the last, 0.844 from everything so far. Saying what the "
     "half-hour before was has an accuracy of {last_class}: the labels are autocorrelated. What is newest "
     "counts most here: on the next window training on everything alike is behind all that go on learning, "
-    "and replay alone keeps hardly more than fine-tuning. With distillation more is kept, none lost ahead.",
+    "and replay alone keeps hardly more than fine-tuning. Distillation keeps more, and loses nothing ahead.",
     "permuted_mnist": "MNIST's 10,000 test images in ten orders of their pixels, a fifth held out by a hash "
     "of the row; the buffer holds 3,200 of the 80,000. `tests/bench/learning/permuted_mnist.yaml`.",
     "split_mnist": "The same images, two digits a task, class-incremental: a version is asked among all "
